@@ -1,0 +1,3 @@
+"""Volition: learning by reward."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,7 @@
+"""`python -m volition` is the command `volition`."""
+
+import sys
+
+from volition.cli import main
+
+sys.exit(main())

@@ -1,0 +1,221 @@
+"""REINFORCE, the policy gradient with a baseline: do more of what turned out better than expected.
+
+Williams (1992), "Simple statistical gradient-following algorithms for connectionist reinforcement learning".
+
+state    s_t, an observation (with memory: all observations so far)
+action   a_t ~ p(a|s_t, θ), of any kind that Gymnasium's spaces describe
+reward   r_t; R(τ) = Σ_t r_t, or discounted
+training θ ← θ + η·(1/N) Σ_n Σ_t (R(τⁿ) − b) ∇ log p(a_tⁿ|s_tⁿ, θ) over N episodes, played anew for each update
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from volition.core.losses import entropy_bonus, policy_gradient, value_loss
+from volition.core.normalize import normalize_advantage
+from volition.core.returns import discounted_return
+from volition.core.rollout import rollout, unroll
+from volition.core.trajectory import Trajectory
+from volition.envs.film import filmed
+from volition.envs.spaces import action_head, encoder
+from volition.envs.vector import TensorEnv, make
+from volition.errors import VolitionError
+from volition.nets.actor import Actor, RecurrentActor
+from volition.run import Run
+
+EPISODES = 100  # of each row of an evaluation
+LIMIT = 1_000  # steps of an episode where the environment has no limit of its own
+
+
+@dataclass(frozen=True)
+class Config:
+    env: str = "CartPole-v1"
+    """A Gymnasium environment; one of your own is written module:Name-v0."""
+    num_envs: int = 32
+    """Episodes per update, N."""
+    weighting: Literal["episode", "to_go"] = "to_go"
+    """What an action is weighted by: R(τ) of the whole episode, or the rewards that came after it."""
+    baseline: Literal["none", "constant", "time", "learned"] = "learned"
+    """b: none, the mean return of the other episodes, their mean at the same step, or a learned V(s_t)."""
+    gamma: float = 0.99
+    """Discount γ; below 1 a learned V also stands for what a time limit cuts off."""
+    lr: float = 1e-2
+    """Learning rate η of the policy."""
+    critic_lr: float = 1e-2
+    """Learning rate of V."""
+    anneal: bool = True
+    """Lower both linearly to 0."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Adam, or the plain gradient step θ ← θ + η∇."""
+    normalize: bool = False
+    """Divide R − b by its standard deviation over the batch, after taking its mean away."""
+    entropy: float = 0.0
+    """Weight of the entropy H(p(·|s_t)), which keeps the policy exploring."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Units of each hidden layer of policy and V."""
+    memory: int = 0
+    """Units of a GRU for environments that do not show their whole state; 0 for none."""
+    limit: int = 0
+    """Steps after which an episode is cut off; 0 keeps the environment's own limit (1,000 if it has none)."""
+    updates: int = 150
+    """Updates of training."""
+    steps: int = 0
+    """Stop after so many environment steps, discarded ones included; 0 for no such bound."""
+
+
+VARIANTS = {
+    "tiny": Config(num_envs=4, hidden=(16,), limit=50, updates=30),
+    "laptop": Config(),
+}
+PAPER = {
+    "metric": "return",
+    "unit": "per episode",
+    "better": "higher",
+    "baselines": ("greedy_return", "random_return"),
+    "data": "",
+    "source": "",
+    "rows": {},
+}
+
+
+def train(config: Config, run: Run | None = None) -> nn.Module:
+    """Play N episodes, make one step along the estimated gradient, and so on."""
+    run = run or Run()
+    if config.num_envs < 2 and config.baseline in ("constant", "time"):
+        raise VolitionError(f"the {config.baseline} baseline is the mean of other episodes: num_envs must be 2 or more")
+    env = make(config.env, config.num_envs, limit=config.limit, device=run.device)
+    env.reset(seed=run.seed)
+    policy = make_policy(config, env).to(run.device)
+    optimizer = make_optimizer(config, policy)
+    run.track(policy=policy, optimizer=optimizer, env=env)
+    for update in run.loop(config.updates):
+        done = max(update / config.updates, env.steps / config.steps if config.steps else 0.0)
+        if done >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = group["full_lr"] * (1 - done if config.anneal else 1)
+
+        episodes = play(config, env, policy, run.generator)
+        mask, count = episodes.mask, config.num_envs
+        now = unroll(policy, episodes)
+        weight = returns(config, episodes)
+        advantage = weight - baseline(config, weight, mask, now.value.detach())
+        if config.normalize:
+            advantage = normalize_advantage(advantage, mask)
+        loss = policy_gradient(now.log_prob, advantage) + entropy_bonus(now.entropy, config.entropy)
+        loss = torch.where(mask, loss, 0.0).sum() / count  # (1/N) Σ_n Σ_t
+        total = loss
+        if config.baseline == "learned":
+            total = total + torch.where(mask, value_loss(now.value, weight), 0.0).sum() / mask.sum()
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
+
+        earned = torch.where(mask, episodes.reward, 0.0).sum(0).mean()
+        entropy = torch.where(mask, now.entropy, 0.0).sum() / mask.sum()
+        run.log(update, episode_return=earned, length=mask.sum() / count, entropy=entropy, loss=loss, steps=env.steps)
+    return policy
+
+
+def play(
+    config: Config, env: TensorEnv, policy: nn.Module, generator: torch.Generator, greedy: bool = False
+) -> Trajectory:
+    """One new episode in every environment, `[T, N]` with T the longest."""
+    # Whole episodes from fresh starts: keeping the first to finish of many would favour the short ones.
+    obs, _ = env.reset()
+    state = policy.initial_state(env.num_envs)
+    episodes, _, _ = rollout(
+        env, policy, obs, state, env.limit or LIMIT,
+        gamma=config.gamma, generator=generator, greedy=greedy, until_done=True,
+    )  # fmt: skip
+    return episodes
+
+
+def returns(config: Config, episodes: Trajectory) -> Tensor:
+    """R(τ) or the return from step t, `[T, N]`: what the action at t is weighted by, before the baseline."""
+    bootstrap = config.gamma < 1 and config.baseline == "learned" and config.weighting == "to_go"
+    # with γ = 1 the time limit is part of the game, and without a critic nothing can stand for what it cut off
+    following = episodes.next_value if bootstrap else torch.zeros_like(episodes.reward)
+    to_go = discounted_return(episodes.reward, episodes.discount, episodes.done, following)
+    return to_go if config.weighting == "to_go" else to_go[:1].expand_as(to_go)
+
+
+def baseline(config: Config, weight: Tensor, mask: Tensor, value: Tensor) -> Tensor:
+    """b `[T, N]`: nothing in it depends on a_t, so the gradient's mean stays as it is.
+
+    The two means leave the episode itself out: its own return would depend on its actions.
+    """
+    weight = torch.where(mask, weight, 0.0)
+    if config.baseline == "learned":
+        return value  # V before this update saw the returns it is subtracted from
+    if config.baseline == "constant":
+        total, steps = weight.sum(0), mask.sum(0)
+        return ((total.sum() - total) / (steps.sum() - steps)).expand_as(weight)
+    if config.baseline == "time":  # 0 where no other episode got that far: they have nothing left to gain
+        others = mask.sum(1, keepdim=True) - mask.long()
+        return (weight.sum(1, keepdim=True) - weight) / others.clamp(min=1)
+    return torch.zeros_like(weight)
+
+
+def make_policy(config: Config, env: TensorEnv) -> Actor | RecurrentActor:
+    """The networks for the environment's spaces, with fresh weights."""
+    see, act = encoder(env.single_observation_space), action_head(env.single_action_space)
+    arguments = (see.encode, see.size, act.distribution, act.varies, config.hidden, config.baseline == "learned")
+    return RecurrentActor(*arguments, config.memory) if config.memory else Actor(*arguments)
+
+
+def make_optimizer(config: Config, policy: Actor | RecurrentActor) -> torch.optim.Optimizer:
+    """Adam or plain gradient steps, with a learning rate of its own for V."""
+    critic = [] if policy.critic is None else [*policy.critic.parameters()]
+    own = {id(p) for p in critic}
+    actor = [p for p in policy.parameters() if id(p) not in own]
+    groups = [{"params": actor, "lr": config.lr, "full_lr": config.lr}]
+    if critic:
+        groups.append({"params": critic, "lr": config.critic_lr, "full_lr": config.critic_lr})
+    return torch.optim.Adam(groups, fused=True) if config.optimizer == "adam" else torch.optim.SGD(groups)
+
+
+def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
+    """Undiscounted return of 100 episodes each: sampled as trained, greedy, and with random actions; mean and sd."""
+    env = make(config.env, EPISODES, limit=config.limit, device=run.device)
+    policy = make_policy(config, env).to(run.device)
+    run.track(policy=policy)
+    results: dict[str, float | list[float]] = {}
+    for name, greedy in (("return", False), ("greedy_return", True)):
+        env.reset(seed=run.seed)
+        episodes = play(config, env, policy, run.generator, greedy)
+        earned = torch.where(episodes.mask, episodes.reward, 0.0).sum(0)
+        results |= {name: earned.mean().item(), f"{name}_sd": earned.std().item()}
+    earned = random_returns(env, run.seed)
+    return results | {"random_return": earned.mean().item(), "random_return_sd": earned.std().item()}
+
+
+def random_returns(env: TensorEnv, seed: int) -> Tensor:
+    """Return of one episode of uniformly random actions in every environment, `[B]`."""
+    env.seed_actions(seed)
+    env.reset(seed=seed)
+    total = torch.zeros(env.num_envs, device=env.device)
+    alive = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    for _ in range(env.limit or LIMIT):
+        _, reward, terminated, truncated, _ = env.step(env.sample())
+        total += reward * alive
+        alive &= ~(terminated | truncated)
+        if not alive.any():
+            break
+    return total
+
+
+def watch(config: Config, run: Run) -> list[Path]:
+    """A greedy episode as a moving picture where the environment can be drawn, else as curves."""
+    env, film = filmed(config.env, config.limit, run.device)
+    policy = make_policy(config, env).to(run.device)
+    run.track(policy=policy)
+    env.reset(seed=run.seed)
+    film.frames.clear()  # play begins an episode of its own
+    episode = play(config, env, policy, run.generator, greedy=True)
+    earned = episode.reward[episode.mask].sum().item()
+    return [film.develop(run.path("episode"), episode, f"{config.env}: a greedy episode, return {earned:g}")]

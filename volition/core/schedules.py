@@ -1,0 +1,58 @@
+"""Exploration: settings that change with the step, and actions that are not always the best one.
+
+Schedules are plain functions of the step, so a run that resumes at a step goes on with the same numbers.
+"""
+
+import torch
+from torch import Tensor
+
+
+def constant(step: int, value: float) -> float:
+    """value, whatever the step."""
+    return value
+
+
+def linear(step: int, start: float, end: float, steps: int) -> float:
+    """start + (end − start) · min(step/steps, 1).
+
+    DQN's exploration is linear(step, 1, 0.1, 1_000_000) in frames (Mnih 2015, methods).
+    """
+    if steps <= 0:
+        return end
+    return start + (end - start) * min(max(step / steps, 0.0), 1.0)
+
+
+def exponential(step: int, start: float, end: float, steps: int) -> float:
+    """start · (end/start)^min(step/steps, 1): the same factor each step; start and end are positive."""
+    if start <= 0 or end <= 0:
+        raise ValueError("an exponential schedule runs between positive numbers")
+    if steps <= 0:
+        return end
+    return start * (end / start) ** min(max(step / steps, 0.0), 1.0)
+
+
+def epsilon_greedy(
+    q: Tensor, epsilon: Tensor | float, generator: torch.Generator, mask: Tensor | None = None
+) -> Tensor:
+    """a = argmax_a Q(s,a) with probability 1 − ε, else uniform over the allowed; Q `[B, A]` → a `[B]`.
+
+    epsilon is a number or one per row `[B]`; mask `[B, A]` is True where an action is allowed.
+    """
+    allowed = torch.ones_like(q, dtype=torch.bool) if mask is None else mask
+    best = q.masked_fill(~allowed, -torch.inf).argmax(-1)
+    # both numbers are always drawn: how many are used up never depends on what they are
+    explore = torch.rand(q.shape[:-1], generator=generator, device=q.device) < epsilon
+    lottery = torch.rand(q.shape, generator=generator, device=q.device).masked_fill(~allowed, -1)
+    return torch.where(explore, lottery.argmax(-1), best)
+
+
+def boltzmann(
+    q: Tensor, temperature: float, generator: torch.Generator, mask: Tensor | None = None
+) -> Tensor:
+    """a ~ softmax(Q(s,·)/τ) over the allowed; Q, mask `[B, A]` → a `[B]` (Sutton & Barto 2018, ch. 2)."""
+    if temperature <= 0:
+        raise ValueError("temperature must be positive")
+    logits = q / temperature if mask is None else (q / temperature).masked_fill(~mask, -torch.inf)
+    # argmax of logits − log E with E ~ Exp(1) is a draw from their softmax; tiny keeps log E finite
+    race = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits - race.clamp(min=torch.finfo(logits.dtype).tiny).log()).argmax(-1)

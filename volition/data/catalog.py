@@ -1,0 +1,105 @@
+"""The real data sets that recipes can read: their files, where they are looked for, how to get them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from volition.errors import VolitionError
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a data set, found as `name` or `name.gz`, with the md5 of each."""
+
+    name: str
+    md5: str
+    md5_gz: str
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: `folders` are tried in turn below the data folder; all files must lie in the same one."""
+
+    name: str
+    title: str
+    files: tuple[File, ...]
+    folders: tuple[str, ...]
+    used_by: str
+    how: str
+
+
+CATALOG = (
+    DataSet(
+        name="mnist",
+        title="MNIST, 70,000 handwritten digits (LeCun et al. 1998)",
+        files=(
+            File(
+                "train-images-idx3-ubyte",
+                "6bbc9ace898e44ae57da46a324031adb",
+                "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            ),
+            File(
+                "train-labels-idx1-ubyte",
+                "a25bea736e30d166cdddb491f175f624",
+                "d53e105ee54ea40749a09fcbcd1e9432",
+            ),
+            File(
+                "t10k-images-idx3-ubyte",
+                "2646ac647ad5339dbf082846283269ea",
+                "9fb629c4189551a2d022fa330f9573f3",
+            ),
+            File(
+                "t10k-labels-idx1-ubyte",
+                "27ae3e4e09519cfbb04c329615203637",
+                "ec29112dd5afa0611ce80d1b7f02629c",
+            ),
+        ),
+        folders=("mnist", "MNIST/raw", ""),  # MNIST/raw is torchvision's layout
+        used_by="ram",
+        how="download the four .gz files of https://ossci-datasets.s3.amazonaws.com/mnist/ (11.6 MB) "
+        "into DIR/mnist; a folder that torchvision.datasets.MNIST filled serves as it is",
+    ),
+)
+
+
+def find(name: str, folder: Path | None) -> dict[str, Path]:
+    """The files of the set `name` below `folder`, by name without .gz; empty when none is there.
+
+    Only a part of a set is a VolitionError: training on a stand-in would not be what was meant.
+    """
+    wanted = next(entry for entry in CATALOG if entry.name == name)
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise VolitionError(f"the data folder {folder} is gone: bring it back, or name another with --data")
+    part = None
+    for here in (folder / place for place in wanted.folders):
+        found = {}
+        for file in wanted.files:
+            for path in (here / file.name, here / f"{file.name}.gz"):
+                if path.is_file():
+                    found[file.name] = path
+                    break
+        if len(found) == len(wanted.files):
+            return found
+        if found and part is None:
+            part = here, next(file.name for file in wanted.files if file.name not in found)
+    if part:
+        raise VolitionError(f"{part[0]} holds only a part of {name}: add {part[1]}(.gz), or remove the rest")
+    return {}
+
+
+def wrong(name: str, found: dict[str, Path]) -> list[Path]:
+    """The files of `found` whose md5 is not the published one."""
+    wanted = next(entry for entry in CATALOG if entry.name == name)
+    bad = []
+    for file in wanted.files:
+        path = found[file.name]
+        try:
+            with path.open("rb") as handle:
+                digest = hashlib.file_digest(handle, "md5").hexdigest()
+        except OSError as error:
+            raise VolitionError(f"cannot read {path} ({error.strerror}): mend it") from None
+        if digest != (file.md5_gz if path.suffix == ".gz" else file.md5):
+            bad.append(path)
+    return bad
