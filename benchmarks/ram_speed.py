@@ -40,9 +40,7 @@ SETTINGS = {  # task, glimpses, size, scales
 }
 
 
-def peer_epoch(
-    folder: Path, task: str, glimpses: int, size: int, scales: int, batches: int
-) -> Callable[[], int]:
+def peer_epoch(folder: Path, task: str, glimpses: int, size: int, scales: int, batches: int) -> Callable[[], int]:
     """The peer's training of `batches` batches of 128 as a function that returns the number of images."""
     sys.path.insert(0, str(folder))
     logger: Any = types.ModuleType("tensorboard_logger")
@@ -68,9 +66,7 @@ def peer_epoch(
         for _ in range(batches):
             index = torch.randint(len(images.train_labels), (128,), generator=generator)
             ready.append((canvas.draw(index, generator)[:, None].float() / 255, images.train_labels[index]))
-        loader: Any = type(
-            "Loader", (list,), {"sampler": types.SimpleNamespace(indices=range(128 * batches))}
-        )(ready)
+        loader: Any = type("Loader", (list,), {"sampler": types.SimpleNamespace(indices=range(128 * batches))})(ready)
         peer = trainer.Trainer(types.SimpleNamespace(**settings), [loader, loader])
 
     def epoch() -> int:
@@ -84,9 +80,10 @@ def our_epoch(
     task: str, glimpses: int, size: int, scales: int, batches: int, batch: int, bf16: bool
 ) -> Callable[[], int]:
     """Our training of `batches` batches, data made on the way, as a function that returns the number of images."""
+    settings: Any = {"task": task}
     config = replace(
         ram.Config(),
-        task=task,
+        **settings,
         glimpses=glimpses,
         size=size,
         scales=scales,
@@ -109,9 +106,7 @@ def rate(epoch: Callable[[], int]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("results/ram_speed.jsonl"))
@@ -134,14 +129,9 @@ def main() -> None:
                     rates[key].append(rate(epoch))
             os.chdir("/")
         first = next(iter(rates))
-        ratios = {
-            k: statistics.median(a / b for a, b in zip(v, rates[first], strict=True))
-            for k, v in rates.items()
-        }
+        ratios = {k: statistics.median(a / b for a, b in zip(v, rates[first], strict=True)) for k, v in rates.items()}
         for key, values in rates.items():
-            print(
-                f"{name:42s} {key:22s} {statistics.median(values):8.0f} images/CPU-s  ratio {ratios[key]:.2f}"
-            )
+            print(f"{name:42s} {key:22s} {statistics.median(values):8.0f} images/CPU-s  ratio {ratios[key]:.2f}")
         line = {
             "benchmark": "ram_speed", "setting": name, "threads": 1, "rounds": arguments.rounds,
             "images_per_cpu_second": {k: [round(v) for v in vs] for k, vs in rates.items()},

@@ -173,9 +173,7 @@ class Launcher:
     ) -> Job:
         assert self.server.stdin
         out = cwd / "printed.txt"
-        own = {name: value for name, value in os.environ.items() if name.startswith("VOLITION_")} | (
-            env or {}
-        )
+        own = {name: value for name, value in os.environ.items() if name.startswith("VOLITION_")} | (env or {})
         job = {"words": words, "cwd": str(cwd), "out": str(out), "env": own}
         self.server.stdin.write(json.dumps(job) + "\n")
         self.server.stdin.flush()

@@ -64,9 +64,7 @@ def said(capsys: pytest.CaptureFixture[str], words: str, status: int = 0) -> str
         ("train toy:tiny --seed -1", "log_every and threads must be 1 or more, seed 0 or more"),
     ],
 )
-def test_mistakes_get_one_line(
-    words: str, message: str, toy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_get_one_line(words: str, message: str, toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert said(capsys, words, 2) == f"volition: {message}\n"
 
 
@@ -198,9 +196,7 @@ def test_the_data_of_a_run_must_stay(toy: Path, capsys: pytest.CaptureFixture[st
     (toy / "d").mkdir()
     said(capsys, "train toy:tiny --quiet --data d")
     (toy / "d").rmdir()
-    with pytest.raises(
-        VolitionError, match="the data folder d is gone: bring it back, or name another with --data"
-    ):
+    with pytest.raises(VolitionError, match="the data folder d is gone: bring it back, or name another with --data"):
         catalog.find("mnist", Run.open("runs/toy-tiny-0").data)
     said(capsys, "export runs/toy-tiny-0 out")  # needs none
 

@@ -165,9 +165,7 @@ def test_multi_categorical_is_its_parts(nvec: list[int], masked: bool, seed: int
     others = [Categorical(a, m) for a, m in zip(y.split(nvec, -1), masks, strict=True)]
     action = ours.sample(seeded(seed))
     assert action.shape == (2, 3, len(nvec)) and bool((action < torch.tensor(nvec)).all())
-    assert_close(
-        ours.log_prob(action), sum_of(p.log_prob(a) for p, a in zip(parts, action.unbind(-1), strict=True))
-    )
+    assert_close(ours.log_prob(action), sum_of(p.log_prob(a) for p, a in zip(parts, action.unbind(-1), strict=True)))
     assert_close(ours.entropy(), sum_of(p.entropy() for p in parts))
     assert_close(ours.kl(other), sum_of(p.kl(o) for p, o in zip(parts, others, strict=True)))
     assert_close(ours.mode(), torch.stack([p.mode() for p in parts], -1))
@@ -343,9 +341,7 @@ def test_squashed_entropy_is_as_exact_as_it_says(std: float, error: float) -> No
         # Riemann sum over u of N(u)·(−log π(a(u))), by the naive formula: −log N(u) + log(½·3·(1 − tanh² u))
         u = torch.linspace(mean - 9 * std, mean + 9 * std, 200_001, dtype=torch.float64)
         log_n = td.Normal(mean, std).log_prob(u)
-        log_slope = math.log(1.5) + 2 * (
-            math.log(2) - u - torch.nn.functional.softplus(-2 * u, threshold=700)
-        )
+        log_slope = math.log(1.5) + 2 * (math.log(2) - u - torch.nn.functional.softplus(-2 * u, threshold=700))
         exact = torch.trapezoid(log_n.exp() * (log_slope - log_n), u)
         p = SquashedGaussian(row(mean), std, 0.0, 3.0)
         assert_close(p.entropy(), exact, rtol=0, atol=error)

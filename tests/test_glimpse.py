@@ -51,7 +51,7 @@ def test_sensor_equals_crop_and_average(height, width, size, scales, seed, bytes
 
 
 def test_sensor_by_hand() -> None:
-    # A 4×4 image with 255 at row 1, column 2; a 2×2 glimpse at the centre (0, 0) covers pixels 1 … 2 in both directions:
+    # A 4×4 image with 255 at row 1, column 2; a 2×2 glimpse at the centre (0, 0) covers pixels 1 and 2 both ways:
     # fine [[0, 1], [0, 0]]. The coarse patch covers all 4×4 as four 2×2 means: the top right one holds the pixel, 1/4.
     image = torch.zeros(1, 4, 4, dtype=torch.uint8)
     image[0, 1, 2] = 255
@@ -65,9 +65,7 @@ def test_sensor_by_hand() -> None:
 
 def test_prepared_memory_can_be_used_again() -> None:
     sensor, generator = GlimpseSensor(20, 30, 4, 3), torch.Generator().manual_seed(0)
-    first, second = (
-        torch.randint(256, (3, 20, 30), generator=generator, dtype=torch.uint8) for _ in range(2)
-    )
+    first, second = (torch.randint(256, (3, 20, 30), generator=generator, dtype=torch.uint8) for _ in range(2))
     fresh = sensor.prepare(second)
     reused = sensor.prepare(second, out=sensor.prepare(first))
     assert torch.equal(fresh, reused)
@@ -147,9 +145,7 @@ def test_same_seed_same_episodes_and_state_dict_resumes_mid_episode() -> None:
     first = play(one, 5, generators[0])
     for a, b in zip(first, play(two, 5, generators[1]), strict=True):
         assert torch.equal(a, b)
-    saved = tree_map(
-        lambda x: x.clone(), {k: v for k, v in one.state_dict().items() if isinstance(v, Tensor)}
-    )
+    saved = tree_map(lambda x: x.clone(), {k: v for k, v in one.state_dict().items() if isinstance(v, Tensor)})
     saved = one.state_dict() | saved
     after = play(one, 7, generators[0])
     three = make()

@@ -91,7 +91,7 @@ def test_idx_damage_is_named(tmp_path: Path) -> None:
     refused(good[:9], "header is damaged")
     refused(good[:-1], "holds 59")
     refused(good + b"\0", "holds more")
-    refused(good[:4] + b"\x7f" + good[5:], "holds 60|header is damaged")  # a size of two thousand million
+    refused(good[:4] + b"\x7f" + good[5:], r"holds 60|header is damaged")  # a size of two thousand million
     refused(gzip.compress(good)[:-5], "cannot be read")
 
 
@@ -110,9 +110,7 @@ def test_idx_fuzz(tmp_path: Path) -> None:
         path.write_bytes(data)
         try:
             found = read_idx(path)
-            assert (
-                found.dtype == np.uint8 and found.size <= len(data) * 1032
-            )  # deflate's limit: nothing made up
+            assert found.dtype == np.uint8 and found.size <= len(data) * 1032  # deflate's limit: nothing made up
         except VolitionError as error:
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1
@@ -157,5 +155,5 @@ def test_npz_fuzz_and_no_pickle(tmp_path: Path) -> None:
         except VolitionError as error:
             assert "\n" not in str(error)
     np.savez(path, x_train=np.array([object()]), y_train=y, x_test=x, y_test=y)
-    with pytest.raises(VolitionError, match="pickle|Object"):
+    with pytest.raises(VolitionError, match=r"pickle|Object"):
         read_npz(path)

@@ -128,9 +128,7 @@ def test_q_losses_are_their_loops(b: int, a: int, seed: int) -> None:
 def test_actor_critic_by_hand() -> None:
     # −log ½·2 + ½·½·(5 − 3)² − 0.1·log 2 = 2 log 2 + 1 − 0.1 log 2 = 1.9 log 2 + 1
     log2 = math.log(2)
-    loss = losses.actor_critic(
-        row(-log2), row(2), row(3), row(5), row(log2), value_coef=0.5, entropy_coef=0.1
-    )
+    loss = losses.actor_critic(row(-log2), row(2), row(3), row(5), row(log2), value_coef=0.5, entropy_coef=0.1)
     assert_close(loss, row(1.9 * log2 + 1))
     assert_close(losses.entropy_bonus(row(3), 0.1), row(-0.3))
 

@@ -17,9 +17,7 @@ from volition.core.normalize import ReturnNormalizer, RunningMoments, normalize_
     st.floats(-1e4, 1e4),
     st.integers(0, 1000),
 )
-def test_moments_are_those_of_all_the_data(
-    sizes: list[int], shape: tuple[int, ...], offset: float, seed: int
-) -> None:
+def test_moments_are_those_of_all_the_data(sizes: list[int], shape: tuple[int, ...], offset: float, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     parts = [offset + torch.randn(n, *shape, generator=g, dtype=torch.float64) for n in sizes]
     moments = RunningMoments(shape)

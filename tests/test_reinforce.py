@@ -51,7 +51,7 @@ class Identity(gymnasium.Env):
         return self._draw(), {}
 
     def step(self, action: Any) -> Step:
-        wrong = (action[0] != self.goal[0]) + (action[1][0] != self.goal[1])
+        wrong = int(action[0] != self.goal[0]) + int(action[1][0] != self.goal[1])
         self.t += 1
         return self._draw(), -float(wrong), self.t == 10, False, {}
 
@@ -93,7 +93,7 @@ class Target(gymnasium.Env):
 
 
 for kind in (Bandit, Identity, Recall, Target):
-    gymnasium.register(id=f"reinforce_test/{kind.__name__}-v0", entry_point=kind)
+    gymnasium.register(id=f"reinforce_test/{kind.__name__}-v0", entry_point=f"{__name__}:{kind.__name__}")
 
 
 def trained(name: str, **settings: Any) -> tuple[Config, Any]:
@@ -104,7 +104,7 @@ def trained(name: str, **settings: Any) -> tuple[Config, Any]:
 
 @pytest.mark.parametrize("b", ["none", "constant", "time", "learned"])
 def test_the_better_arm_with_every_baseline(b: Any) -> None:
-    _, policy = trained("Bandit", baseline=b, num_envs=32, updates=60, lr=3e-2, hidden=())
+    _, policy = trained("Bandit", baseline=b, num_envs=32, updates=60, lr=0.1, hidden=())
     p = policy(torch.ones(1, 1), None).distribution.probs[0, 1].item()
     assert p > 0.95
 
@@ -124,7 +124,7 @@ def test_identity_with_mixed_actions() -> None:
 
 
 def test_a_bounded_box() -> None:
-    _, policy = trained("Target", num_envs=64, updates=150, lr=3e-2, critic_lr=3e-2, hidden=())
+    _, policy = trained("Target", num_envs=64, updates=150, lr=3e-2, critic_lr=0.1, hidden=())
     pi = policy(torch.zeros(1, dtype=torch.long), None).distribution
     assert_close(pi.mean, torch.tensor([[0.5, -1.0]]), rtol=0, atol=0.1)
     assert pi.std.max() < 0.4  # it began at 0.6 and 1.2: noise costs reward
@@ -226,7 +226,7 @@ def test_mistakes() -> None:
     with pytest.raises(VolitionError, match="num_envs must be 2"):
         reinforce.train(Config(num_envs=1, baseline="time"))
     with pytest.raises(VolitionError, match="did you mean CartPole-v1"):
-        reinforce.train(Config(env="CartPole"))
+        reinforce.train(Config(env="CartPol-v1"))
 
 
 class Drawn(Identity):

@@ -220,9 +220,7 @@ def test_n_step_by_hand() -> None:
     for t, reward in enumerate([1.0, 2.0, 4.0]):
         last = torch.tensor([t == 2])
         nxt = torch.tensor([-9.0 if t == 2 else t + 1.0])
-        out.append(
-            builder.add(torch.tensor([float(t)]), nxt, torch.tensor([reward]), last & False, last, nxt)
-        )
+        out.append(builder.add(torch.tensor([float(t)]), nxt, torch.tensor([reward]), last & False, last, nxt))
     assert [len(o["reward"]) for o in out] == [0, 1, 2]
     flat = {k: torch.cat([o[k] for o in out]).tolist() for k in ("obs", "reward", "discount", "next_obs")}
     assert flat == {
@@ -302,11 +300,7 @@ def test_frames_against_whole_stacks(
         for key, x in film.record[a].items():
             assert_close(batch[key][i], x, msg=f"{key} of step {a}")
     # only what the ring still holds is drawn; and all of it while nothing was overwritten
-    times = [
-        (b, t)
-        for b in range(envs)
-        for t in range(max(0, int(replay.head[b]) - replay.length), replay.head[b])
-    ]
+    times = [(b, t) for b in range(envs) for t in range(max(0, int(replay.head[b]) - replay.length), replay.head[b])]
     env, time = torch.tensor(times).T
     whole = replay.complete(env, time)
     drawable = set(replay.get(env[whole], time[whole])["action"].tolist())
@@ -402,6 +396,6 @@ def test_state_comes_back_exactly(kind: str, before: int) -> None:
     g.set_state(g_state)
     assert all(a.equal(b) for a, b in zip(go_on(again, film_then), expected, strict=True))
     with pytest.raises(ValueError, match="fit"):
-        (
-            FrameReplay(48, (2, 3), 3, 2, 0.9) if kind == "frames" else Replay(3, batch_of([0]))
-        ).load_state_dict(state["replay"] if kind in ("prioritised", "two levels") else state)
+        (FrameReplay(48, (2, 3), 3, 2, 0.9) if kind == "frames" else Replay(3, batch_of([0]))).load_state_dict(
+            state["replay"] if kind in ("prioritised", "two levels") else state
+        )

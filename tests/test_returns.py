@@ -239,9 +239,7 @@ def test_lambda_per_step_and_trailing_dimensions() -> None:
 def test_gradients_pass_through() -> None:
     # dG_0/dr_t = 1, γ, γ² and dG_0/dV' = γ³ in the last row only
     reward, next_value = torch.ones(3, 1, requires_grad=True), torch.ones(3, 1, requires_grad=True)
-    discounted_return(reward, torch.full((3, 1), 0.5), torch.zeros(3, 1).bool(), next_value)[
-        0
-    ].sum().backward()
+    discounted_return(reward, torch.full((3, 1), 0.5), torch.zeros(3, 1).bool(), next_value)[0].sum().backward()
     assert reward.grad is not None and next_value.grad is not None
     assert_close(reward.grad, torch.tensor([[1.0], [0.5], [0.25]]))
     assert_close(next_value.grad, torch.tensor([[0.0], [0.0], [0.125]]))

@@ -182,6 +182,7 @@ def test_unroll_repeats_what_the_policy_said_and_its_gradients(name: str) -> Non
     again = unroll(policy, tau)
     assert_close(again.log_prob, tau.log_prob, rtol=0, atol=1e-6)
     assert_close(again.value, tau.value, rtol=0, atol=1e-6)
+    assert tau.distribution is not None
     assert_close(again.entropy, tau.distribution.entropy(), rtol=0, atol=1e-6)
 
     env = Noisy([3, 4], [False, True])

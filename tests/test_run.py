@@ -65,9 +65,7 @@ def train(folder: Path, updates: int, save: int = 0, fail: int = -1, **changes: 
         counter, net = Counter(), torch.nn.Linear(2, 2)
         run.track(counter=counter, net=net)
         for update in run.loop(updates):
-            number = (
-                torch.rand((), generator=run.generator) + torch.rand(()) + np.random.rand() + random.random()
-            )
+            number = torch.rand((), generator=run.generator) + torch.rand(()) + np.random.rand() + random.random()
             counter.count += 1
             drawn.append(number.item())
             run.log(update, number=number)
@@ -145,9 +143,7 @@ def test_progress_and_curves_disturb_no_random_state(tmp_path: Path, monkeypatch
     real = print
     monkeypatch.setattr("volition.run.draw", greedy)
     with make(tmp_path / "c") as run:
-        drawn = [
-            (random.random(), np.random.rand(), torch.rand(()).item()) for n in (2, 4) for _ in run.loop(n)
-        ]
+        drawn = [(random.random(), np.random.rand(), torch.rand(()).item()) for n in (2, 4) for _ in run.loop(n)]
     with make(tmp_path / "d") as run:
         assert drawn == [(random.random(), np.random.rand(), torch.rand(()).item()) for _ in run.loop(4)]
 
@@ -407,9 +403,7 @@ def broken(run: Run, where: str) -> None:
 def test_not_finite_names_the_first_bad_tensor(
     tmp_path: Path, where: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with refused(
-        f"loss is not finite at update 5: {named}.*failed-000000005.pt.*last good checkpoint is kept"
-    ):
+    with refused(f"loss is not finite at update 5: {named}.*failed-000000005.pt.*last good checkpoint is kept"):
         monkeypatch.setenv("VOLITION_SAVE_UPDATES", "2")
         with make(tmp_path) as run:
             broken(run, where)

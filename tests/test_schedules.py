@@ -70,9 +70,7 @@ def test_boltzmann_frequencies() -> None:
     q = (0.5 * torch.tensor([1.0, 2.0, 5.0]).log()).expand(40_000, 3)
     assert_close(frequencies(boltzmann(q, 0.5, g), 3), torch.tensor([1, 2, 5]) / 8, atol=0.012, rtol=0)
     mask = torch.tensor([True, True, False]).expand_as(q)
-    assert_close(
-        frequencies(boltzmann(q, 0.5, g, mask), 3), torch.tensor([1 / 3, 2 / 3, 0]), atol=0.012, rtol=0
-    )
+    assert_close(frequencies(boltzmann(q, 0.5, g, mask), 3), torch.tensor([1 / 3, 2 / 3, 0]), atol=0.012, rtol=0)
     assert (boltzmann(q, 1e-4, g) == 2).all()  # cold: greedy
     with pytest.raises(ValueError, match="temperature"):
         boltzmann(q, 0.0, g)

@@ -57,7 +57,7 @@ def test_codes_by_hand() -> None:
     obs = {"b": torch.tensor([0]), "a": (torch.tensor([[-0.5]]), torch.tensor([1]))}
     assert code(both, obs) == [1, 0, -0.5, 0, 1]
     start = np.array([[1, 0], [0, -7]])
-    index = code(MIXED["pick"], torch.tensor(start + [[1, 2], [0, 4]])[None])
+    index = code(MIXED["pick"], torch.tensor(start + np.array([[1, 2], [0, 4]]))[None])
     assert [i for i, x in enumerate(index) if x] == [1, 2 + 2, 5 + 0, 9 + 4]  # nvec 2, 3, 4, 5 begin at 0, 2, 5, 9
 
 

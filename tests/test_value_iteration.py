@@ -290,9 +290,7 @@ def test_recipe_evaluates_and_draws(tmp_path: Path) -> None:
     assert numbers["error"] <= 2 * config.tolerance / (1 - config.gamma)
     # the game agrees with the table: V counts what the 100 steps of the game cut off, so it is a little above
     assert (
-        -4 * numbers["discounted_se"]
-        < numbers["value"] - numbers["discounted"]
-        < 0.04 + 4 * numbers["discounted_se"]
+        -4 * numbers["discounted_se"] < numbers["value"] - numbers["discounted"] < 0.04 + 4 * numbers["discounted_se"]
     )
     # random play almost never lasts 100 steps: exact and played agree
     off = numbers["random_discounted"] - numbers["random_exact_value"]

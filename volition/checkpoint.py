@@ -72,9 +72,7 @@ def plain(value: Any, where: str) -> Any:
     if type(value) in (list, tuple):
         return type(value)(plain(v, f"{where}[{i}]") for i, v in enumerate(value))
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    raise ValueError(
-        f"{where} is a {kind}; state_dict() may hold only tensors, numbers, strings, lists and dicts"
-    )
+    raise ValueError(f"{where} is a {kind}; state_dict() may hold only tensors, numbers, strings, lists and dicts")
 
 
 def write(path: Path, state: dict[str, Any]) -> str:
@@ -173,9 +171,7 @@ def newest(folder: Path) -> tuple[dict[str, Any] | None, list[tuple[Path, str]]]
         except FileNotFoundError:  # replaced by a newer one while we looked
             continue
         except OSError as error:
-            raise VolitionError(
-                f"cannot read {error.filename or folder} ({error.strerror}); mend the folder"
-            ) from None
+            raise VolitionError(f"cannot read {error.filename or folder} ({error.strerror}); mend the folder") from None
         if damaged:
             reasons = "; ".join(f"{path.name}: {reason}" for path, reason in damaged)
             raise VolitionError(

@@ -195,9 +195,7 @@ def train(words: list[str]) -> None:
 
 def _look(parser: _Parser, words: list[str]) -> tuple[argparse.Namespace, Any, Any]:
     """The arguments, the recipe's module and the run, opened for looking only."""
-    parser.add_argument(
-        "--data", metavar="DIR", help="folder with real data (default: the one it was trained with)"
-    )
+    parser.add_argument("--data", metavar="DIR", help="folder with real data (default: the one it was trained with)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     args = parser.parse_args(words)
@@ -314,7 +312,5 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        print(
-            f"volition: the disk is full ({error.filename or 'standard output'}): make room", file=sys.stderr
-        )
+        print(f"volition: the disk is full ({error.filename or 'standard output'}): make room", file=sys.stderr)
         return 2

@@ -21,9 +21,7 @@ def write(folder: Path, out: Path, force: bool = False) -> list[Path]:
             raise VolitionError(f"{path} is there already; give --force to replace it, or another folder")
     odd = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if odd or not state:
-        raise VolitionError(
-            f"the policy in {folder} holds {odd[0] if odd else 'nothing'!r}, not only tensors"
-        )
+        raise VolitionError(f"the policy in {folder} holds {odd[0] if odd else 'nothing'!r}, not only tensors")
     about = {name: value for name, value in read_config(folder).items() if name not in ("data", "command")}
     about |= {"updates": run.step, "trained_on": run.trained_on}
     try:
@@ -33,7 +31,5 @@ def write(folder: Path, out: Path, force: bool = False) -> list[Path]:
         save_file(tensors, weights, metadata={"recipe": run.recipe, "variant": run.variant})
         settings.write_text(json.dumps(about, indent=2) + "\n")
     except Exception as error:  # safetensors wraps a full disk in an error of its own
-        raise VolitionError(
-            f"cannot write to {out} ({' '.join(str(error).split())[:200]}): mend it"
-        ) from None
+        raise VolitionError(f"cannot write to {out} ({' '.join(str(error).split())[:200]}): mend it") from None
     return [weights, settings]

@@ -44,9 +44,7 @@ def write_config(folder: Path, saved: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(saved, indent=2) + "\n")
         temporary.replace(folder / "config.json")
     except OSError as error:
-        raise VolitionError(
-            f"cannot write {folder / 'config.json'} ({error.strerror}): mend the folder"
-        ) from None
+        raise VolitionError(f"cannot write {folder / 'config.json'} ({error.strerror}): mend the folder") from None
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -60,16 +58,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             if name not in saved or not isinstance(saved[name], kind) or isinstance(saved[name], bool):
                 raise ValueError(f"{name!r} is missing or of a wrong kind")
     except (FileNotFoundError, NotADirectoryError):
-        raise VolitionError(
-            f"{folder} is not a run folder (it has no config.json); volition train makes one"
-        ) from None
+        raise VolitionError(f"{folder} is not a run folder (it has no config.json); volition train makes one") from None
     except OSError as error:
         raise VolitionError(f"cannot read {path} ({error.strerror}): mend it") from None
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise VolitionError(
-            f"{path} is damaged ({reason}); the command that trained it writes it anew"
-        ) from None
+        raise VolitionError(f"{path} is damaged ({reason}); the command that trained it writes it anew") from None
     return saved
 
 
@@ -79,7 +73,5 @@ def data_folder(folder: str | Path | None = None) -> Path | None:
     if not folder:
         return None
     if not Path(folder).is_dir():
-        raise VolitionError(
-            f"{source} is {folder}, which is not a folder; volition data says what belongs there"
-        )
+        raise VolitionError(f"{source} is {folder}, which is not a folder; volition data says what belongs there")
     return Path(folder)

@@ -89,9 +89,7 @@ class Metrics:
                 return f"{self.path} is damaged; it is kept as {aside.name} and a new one begins here"
             return f"{self.path} is gone; a new one begins here"
         except OSError as error:
-            raise VolitionError(
-                f"cannot use {self.path} ({error.strerror}); mend it or give another --run"
-            ) from None
+            raise VolitionError(f"cannot use {self.path} ({error.strerror}); mend it or give another --run") from None
 
 
 def draw(history: list[dict[str, float]], path: Path, title: str) -> None:
@@ -113,9 +111,7 @@ def draw(history: list[dict[str, float]], path: Path, title: str) -> None:
         points = [(line["update"], line[name]) for line in history if name in line]
         x, y = [p[0] for p in points], [p[1] for p in points]
         many = len(points) > 40  # then a running mean says more than the raw line
-        axes.plot(
-            x, y, color="tab:blue", alpha=0.3 if many else 1.0, linewidth=1, marker="" if len(x) > 1 else "o"
-        )
+        axes.plot(x, y, color="tab:blue", alpha=0.3 if many else 1.0, linewidth=1, marker="" if len(x) > 1 else "o")
         if many:
             at, half = np.arange(len(y)), len(y) // 40
             low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(y))
@@ -141,9 +137,7 @@ def first_bad(objects: dict[str, Any]) -> str | None:
     for name, thing in objects.items():
         if isinstance(thing, torch.optim.Optimizer):
             for i, state in thing.state_dict()["state"].items():
-                found += [
-                    (f"{name}.state[{i}].{n}", v) for n, v in state.items() if isinstance(v, torch.Tensor)
-                ]
+                found += [(f"{name}.state[{i}].{n}", v) for n, v in state.items() if isinstance(v, torch.Tensor)]
     for name, tensor in found:
         if tensor.is_floating_point() and (bad := int((~tensor.detach().isfinite()).sum())):
             return f"{name}: {bad} of {tensor.numel()} values not finite"

@@ -42,9 +42,7 @@ class Progress:
         if self.quiet:
             return
         if line:
-            self.scalars = "  ".join(
-                f"{name} {value:.4g}" for name, value in line.items() if name != "update"
-            )
+            self.scalars = "  ".join(f"{name} {value:.4g}" for name, value in line.items() if name != "update")
         now = time.monotonic()
         if now < self.due and step < self.total:
             return

@@ -43,9 +43,7 @@ def append_result(folder: Path, line: dict[str, Any]) -> None:
         with (folder / "results.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
     except OSError as error:
-        raise VolitionError(
-            f"cannot write {folder / 'results.jsonl'} ({error.strerror}): mend the folder"
-        ) from None
+        raise VolitionError(f"cannot write {folder / 'results.jsonl'} ({error.strerror}): mend the folder") from None
 
 
 def _number(name: str, value: Any) -> Any:

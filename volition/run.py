@@ -17,7 +17,7 @@ import torch
 from volition import checkpoint, machine
 from volition.errors import VolitionError
 from volition.folder import data_folder, read_config, take, write_config
-from volition.machine import cpu_seconds, provenance
+from volition.machine import cpu_seconds, provenance, trim_memory
 from volition.metrics import Metrics, draw, first_bad, tensorboard_writer
 from volition.progress import Progress, say
 from volition.results import append_result, result_line
@@ -76,9 +76,7 @@ class Run:
             self.close()
             raise
 
-    def _begin(
-        self, folder: str | Path | None, device: str, data: Path | None, seed: int, stream: int
-    ) -> None:
+    def _begin(self, folder: str | Path | None, device: str, data: Path | None, seed: int, stream: int) -> None:
         self.folder = None if folder is None else Path(folder)
         self.device = machine.device(device)
         self.data = data
@@ -196,7 +194,7 @@ class Run:
         with checkpoint.undisturbed(self.generator):
             progress = Progress(self.name, self.step, updates, self.quiet)
         handlers = self._catch_signals()
-        self._saved_at = time.monotonic()
+        self._saved_at = self._trimmed_at = time.monotonic()
         forced = int(os.environ.get(FORCE, 0))
         try:
             while self.step < updates:
@@ -215,7 +213,11 @@ class Run:
                     raise Interrupted(
                         f"stopped at update {self.step} of {updates}, saved in {self.folder}; to go on: {how}"
                     )
-                due = time.monotonic() - self._saved_at >= self.save_every
+                now = time.monotonic()
+                if now - self._trimmed_at >= 10:
+                    trim_memory()
+                    self._trimmed_at = now
+                due = now - self._saved_at >= self.save_every
                 if due or (forced and self.step % forced == 0):
                     self._save()
             self._end(updates)
@@ -319,9 +321,7 @@ class Run:
 
     def _take_state(self, state: dict[str, Any]) -> None:
         if found := self._differences(state["settings"]):
-            what = ", ".join(
-                f"{name}: {before!r} there, {now!r} here" for name, (before, now) in found.items()
-            )
+            what = ", ".join(f"{name}: {before!r} there, {now!r} here" for name, (before, now) in found.items())
             raise VolitionError(
                 f"the checkpoint in {self.folder} was made with other settings ({what}); "
                 "give the same settings to go on, or another folder with --run"
@@ -347,9 +347,7 @@ class Run:
             self.trained_on = self.dataset
             return
         if lost := sorted(set(state["objects"]) - set(self._objects)):
-            raise VolitionError(
-                f"the checkpoint in {self.folder} holds {lost[0]!r}, not tracked here: {ANOTHER}"
-            )
+            raise VolitionError(f"the checkpoint in {self.folder} holds {lost[0]!r}, not tracked here: {ANOTHER}")
         if self.trained_on != self.dataset:
             raise VolitionError(
                 f"the run in {self.folder} was trained on {self.trained_on} and would go on with "
@@ -359,9 +357,7 @@ class Run:
             checkpoint.set_random_states(state["random"], self.generator)
         except Exception as error:  # torch and NumPy each complain in their own way
             reason = " ".join(str(error).split())[:200]
-            raise VolitionError(
-                f"the random states in {self.folder} do not fit ({reason}): {ANOTHER}"
-            ) from None
+            raise VolitionError(f"the random states in {self.folder} do not fit ({reason}): {ANOTHER}") from None
 
     def _count(self) -> dict[str, float] | None:
         self.step += 1
@@ -446,6 +442,4 @@ class Run:
                 kept = f"; the state is in {path}, the last good checkpoint is kept"
             except OSError as error:
                 kept = f"; the state could not be saved ({error.strerror or error})"
-        raise VolitionError(
-            f"{name} is not finite at update {update}: {bad}{kept}; try a smaller lr or another seed"
-        )
+        raise VolitionError(f"{name} is not finite at update {update}: {bad}{kept}; try a smaller lr or another seed")

@@ -40,16 +40,12 @@ def differences(before: Any, now: Any, where: str = "") -> dict[str, tuple[Any, 
 def make_config(kind: type[C], values: Any, where: str = "config") -> C:
     """The dataclass `kind` from what `plain_config` gave; VolitionError names an unfit field."""
     if not isinstance(values, dict):
-        raise VolitionError(
-            f"{where} holds {values!r} where settings of {kind.__qualname__} belong; restore the file"
-        )
+        raise VolitionError(f"{where} holds {values!r} where settings of {kind.__qualname__} belong; restore the file")
     hints = typing.get_type_hints(kind)
     fields = {field.name for field in dataclasses.fields(kind) if field.init}  # pyrefly: ignore
     if odd := sorted(set(values) ^ fields):
         state = "unknown" if odd[0] in values else "missing"
-        raise VolitionError(
-            f"{where}: setting {odd[0]!r} is {state}; use the version of Volition that wrote it"
-        )
+        raise VolitionError(f"{where}: setting {odd[0]!r} is {state}; use the version of Volition that wrote it")
     return kind(**{name: _value(hints[name], values[name], f"{where}: {name}") for name in values})
 
 

@@ -33,9 +33,7 @@ class Recipe:
     @property
     def module(self) -> str:
         """The name that it is imported under."""
-        return (
-            f"volition.{self.chapter}.{self.name}" if self.chapter in CHAPTERS else f"own_recipes.{self.name}"
-        )
+        return f"volition.{self.chapter}.{self.name}" if self.chapter in CHAPTERS else f"own_recipes.{self.name}"
 
     def load(self) -> ModuleType:
         """The recipe's module: Config, VARIANTS, train, evaluate, watch."""
@@ -78,11 +76,7 @@ def _read(path: Path, chapter: str) -> Recipe | None:
     values: dict[str, ast.expr | None] = {}
     for node in tree.body:
         targets = (
-            node.targets
-            if isinstance(node, ast.Assign)
-            else [node.target]
-            if isinstance(node, ast.AnnAssign)
-            else []
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
         for target in targets:
             if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign):
@@ -90,9 +84,7 @@ def _read(path: Path, chapter: str) -> Recipe | None:
     variants = values.get("VARIANTS")
     if not isinstance(variants, ast.Dict):
         return None
-    names = tuple(
-        key.value for key in variants.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)
-    )
+    names = tuple(key.value for key in variants.keys if isinstance(key, ast.Constant) and isinstance(key.value, str))
     paper = None
     if (literal := values.get("PAPER")) is not None:
         try:
@@ -166,9 +158,7 @@ COLUMNS = ("recipe:variant", "data", "paper", "ours", "baselines", "seeds", "upd
 SAME = ("recipe", "variant", "changed", "data", "trained_on")  # what seeds of one row share
 
 
-def table(
-    lines: list[dict[str, Any]], only: str | None = None, own: str | Path | None = None
-) -> list[tuple[str, ...]]:
+def table(lines: list[dict[str, Any]], only: str | None = None, own: str | Path | None = None) -> list[tuple[str, ...]]:
     """Rows of COLUMNS, one for each recipe, variant, settings and data: mean ± sd over the seeds.
 
     The paper's figure stands only beside the variant as it is, trained and measured on the paper's data.
@@ -186,9 +176,7 @@ def table(
         first = next(iter(seeds.values()))
         recipe = known.get(first["recipe"])
         order = list(known).index(recipe.name) if recipe else len(known)
-        place = (
-            recipe.variants.index(first["variant"]) if recipe and first["variant"] in recipe.variants else -1
-        )
+        place = recipe.variants.index(first["variant"]) if recipe and first["variant"] in recipe.variants else -1
         rows.append((order, place, _row(list(seeds.values()), (recipe.paper if recipe else None) or {})))
     return [row for _, _, row in sorted(rows)]
 
@@ -212,8 +200,7 @@ def _row(seeds: list[dict[str, Any]], paper: dict[str, Any]) -> tuple[str, ...]:
         f"{metric.replace('_', ' ')} {_spread(metrics, metric)} {unit}".strip(),
         ", ".join(f"{name.replace('_', ' ')} {_spread(metrics, name)}" for name in baselines),
         str(len(seeds)),
-        "–".join(f"{n:,}" for n in dict.fromkeys((updates[0], updates[-1])))
-        + ("" if first["finished"] else " so far"),
+        "–".join(f"{n:,}" for n in dict.fromkeys((updates[0], updates[-1]))) + ("" if first["finished"] else " so far"),
         _duration(sum(line["cpu_seconds"] for line in seeds) / len(seeds)),
     )
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from volition.core.losses import entropy_bonus, policy_gradient, value_loss
-from volition.core.normalize import normalize_advantage
+from volition.core.losses import entropy_bonus, masked_mean, policy_gradient, value_loss
 from volition.core.returns import discounted_return
 from volition.core.rollout import rollout, unroll
 from volition.core.trajectory import Trajectory
@@ -35,7 +34,7 @@ LIMIT = 1_000  # steps of an episode where the environment has no limit of its o
 class Config:
     env: str = "CartPole-v1"
     """A Gymnasium environment; one of your own is written module:Name-v0."""
-    num_envs: int = 32
+    num_envs: int = 16
     """Episodes per update, N."""
     weighting: Literal["episode", "to_go"] = "to_go"
     """What an action is weighted by: R(τ) of the whole episode, or the rewards that came after it."""
@@ -51,8 +50,8 @@ class Config:
     """Lower both linearly to 0."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Adam, or the plain gradient step θ ← θ + η∇."""
-    normalize: bool = False
-    """Divide R − b by its standard deviation over the batch, after taking its mean away."""
+    normalize: bool = True
+    """Divide R − b by its root mean square over the batch, so that η need not fit the size of the rewards."""
     entropy: float = 0.0
     """Weight of the entropy H(p(·|s_t)), which keeps the policy exploring."""
     hidden: tuple[int, ...] = (64, 64)
@@ -61,7 +60,7 @@ class Config:
     """Units of a GRU for environments that do not show their whole state; 0 for none."""
     limit: int = 0
     """Steps after which an episode is cut off; 0 keeps the environment's own limit (1,000 if it has none)."""
-    updates: int = 150
+    updates: int = 120
     """Updates of training."""
     steps: int = 0
     """Stop after so many environment steps, discarded ones included; 0 for no such bound."""
@@ -82,7 +81,10 @@ PAPER = {
 }
 
 
-def train(config: Config, run: Run | None = None) -> nn.Module:
+Agent = Actor | RecurrentActor
+
+
+def train(config: Config, run: Run | None = None) -> Agent:
     """Play N episodes, make one step along the estimated gradient, and so on."""
     run = run or Run()
     if config.num_envs < 2 and config.baseline in ("constant", "time"):
@@ -105,7 +107,8 @@ def train(config: Config, run: Run | None = None) -> nn.Module:
         weight = returns(config, episodes)
         advantage = weight - baseline(config, weight, mask, now.value.detach())
         if config.normalize:
-            advantage = normalize_advantage(advantage, mask)
+            # by the root mean square: taking the mean away would be one more baseline
+            advantage = advantage / (masked_mean(advantage.square(), mask).sqrt() + 1e-8)
         loss = policy_gradient(now.log_prob, advantage) + entropy_bonus(now.entropy, config.entropy)
         loss = torch.where(mask, loss, 0.0).sum() / count  # (1/N) Σ_n Σ_t
         total = loss
@@ -121,9 +124,7 @@ def train(config: Config, run: Run | None = None) -> nn.Module:
     return policy
 
 
-def play(
-    config: Config, env: TensorEnv, policy: nn.Module, generator: torch.Generator, greedy: bool = False
-) -> Trajectory:
+def play(config: Config, env: TensorEnv, policy: Agent, generator: torch.Generator, greedy: bool = False) -> Trajectory:
     """One new episode in every environment, `[T, N]` with T the longest."""
     # Whole episodes from fresh starts: keeping the first to finish of many would favour the short ones.
     obs, _ = env.reset()
@@ -161,14 +162,14 @@ def baseline(config: Config, weight: Tensor, mask: Tensor, value: Tensor) -> Ten
     return torch.zeros_like(weight)
 
 
-def make_policy(config: Config, env: TensorEnv) -> Actor | RecurrentActor:
+def make_policy(config: Config, env: TensorEnv) -> Agent:
     """The networks for the environment's spaces, with fresh weights."""
     see, act = encoder(env.single_observation_space), action_head(env.single_action_space)
     arguments = (see.encode, see.size, act.distribution, act.varies, config.hidden, config.baseline == "learned")
     return RecurrentActor(*arguments, config.memory) if config.memory else Actor(*arguments)
 
 
-def make_optimizer(config: Config, policy: Actor | RecurrentActor) -> torch.optim.Optimizer:
+def make_optimizer(config: Config, policy: Agent) -> torch.optim.Optimizer:
     """Adam or plain gradient steps, with a learning rate of its own for V."""
     critic = [] if policy.critic is None else [*policy.critic.parameters()]
     own = {id(p) for p in critic}

@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volition.applications._glimpse_picture import draw_glimpses
-from volition.core.distributions import Categorical, DiagonalGaussian, Product
+from volition.core.distributions import Categorical, DiagonalGaussian, Distribution, Product
 from volition.core.losses import policy_gradient
 from volition.core.policy import PolicyOutput
 from volition.core.rollout import rollout
+from volition.core.trajectory import Trajectory
 from volition.data import images as image_data
 from volition.envs.glimpse import GlimpseVectorEnv
 from volition.errors import VolitionError
@@ -140,8 +141,9 @@ class RAM(nn.Module):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
         self.core.weight = nn.Parameter(0.5 * torch.eye(HIDDEN))
+        self.std: Tensor
         self.register_buffer("std", torch.tensor(config.std))
-        self.random = config.model == "random"
+        self.random: bool = config.model == "random"
 
     def forward(self, obs: dict[str, Tensor], state: Tensor) -> PolicyOutput:
         """One glimpse: obs = {glimpse `[B, k·g·g]`, location `[B, 2]`}, state h_{t−1} `[B, 256]`."""
@@ -172,6 +174,12 @@ class RAM(nn.Module):
     def initial_state(self, batch: int) -> Tensor:
         """h_0 = 0 `[B, 256]`."""
         return self.core.weight.new_zeros(batch, HIDDEN)
+
+
+def parts(distribution: Distribution | None) -> tuple[DiagonalGaussian, Categorical]:
+    """Where to look next and what it is, out of their product."""
+    assert isinstance(distribution, Product) and isinstance(distribution.parts, dict)
+    return distribution.parts["location"], distribution.parts["label"]
 
 
 class UniformLocation:
@@ -207,7 +215,7 @@ class Baseline(nn.Module):
 
 
 class Whole(nn.Module):
-    """The paper's baselines, which see the whole canvas at once: canvases `[B, H, W]` uint8 -> logits `[B, classes]`."""
+    """The paper's baselines, which see the whole canvas: `[B, H, W]` uint8 -> logits `[B, classes]`."""
 
     def __init__(self, height: int, width: int, classes: int, config: Config) -> None:
         super().__init__()
@@ -240,7 +248,7 @@ def train(config: Config, run: Run | None = None) -> nn.Module:
         config, (config.lr, [*rest, *baseline.parameters()]), (config.location_lr, policy.locate.parameters())
     )
     run.track(policy=policy, baseline=baseline, optimizer=optimizer, env=env)
-    # The actor is the policy in bfloat16: acting is many small steps, where casting as one goes costs more than it saves.
+    # The actor is the policy in bfloat16: in many small steps, casting as one goes costs more than it saves.
     actor = copy.deepcopy(policy).requires_grad_(False)
     if config.bf16:
         actor.to(torch.bfloat16)
@@ -255,25 +263,37 @@ def train(config: Config, run: Run | None = None) -> nn.Module:
         start = actor.initial_state(config.batch)
         episode, _, _ = rollout(env, actor, env.obs, start, config.glimpses, generator=run.generator)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
-            output = policy.sequence(episode.obs, policy.initial_state(config.batch), episode.done)
-            where, what = (output.distribution.parts[key] for key in ("location", "label"))
-            log_p = what.log_prob(label.expand(config.glimpses, -1))  # log p_t(y) [T, B]
-            b = baseline(output.state[:-1].detach(), label, log_p[:-1].detach())
-        # what: cross-entropy of the last answer and, a little, of the earlier ones
-        cross_entropy = -log_p[-1].mean()
-        early = -log_p[:-1].mean() if config.glimpses > 1 else 0.0
-        # where: REINFORCE on the T − 1 locations that are looked at; γ = 1, so every return is the last reward
-        reward = episode.reward[-1] if config.reward == "right" else log_p[-1].detach().exp()
-        log_prob = where.log_prob(episode.action["location"])[:-1]
-        location = policy_gradient(log_prob, reward - b).sum(0).mean()
-        baseline_loss = (reward - b).square().sum(0).mean()
-        error = 100 * (1 - episode.reward[-1].mean())
-        run.log(update, cross_entropy=cross_entropy, location=location, baseline=baseline_loss, error=error)
+            losses = hybrid_loss(config, policy, baseline, episode, label)
+        run.log(update, **losses, error=100 * (1 - episode.reward[-1].mean()))
 
         optimizer.zero_grad(set_to_none=True)
-        (cross_entropy + config.auxiliary * early + location + baseline_loss).backward()
+        sum(losses.values(), start=torch.zeros(())).backward()
         optimizer.step()
     return policy
+
+
+def hybrid_loss(
+    config: Config, policy: RAM, baseline: Baseline, episode: Trajectory, label: Tensor
+) -> dict[str, Tensor]:
+    """What an episode `[T, B]` teaches: cross-entropy for what it is, REINFORCE for where to look, and the baseline.
+
+    L = −log p_T(y) − w·mean_{t<T} log p_t(y) + Σ_{t<T} (−log π(l_t|h_t)·(R − b_t) + (R − b_t)²); γ = 1, so every
+    return is the last reward R, and l_T is left out, for nobody looks there (Mnih 2014, section 3.2).
+    """
+    output = policy.sequence(episode.obs, policy.initial_state(len(label)), episode.done)
+    where, what = parts(output.distribution)
+    log_p = what.log_prob(label.expand(config.glimpses, -1))  # log p_t(y) [T, B]
+    b = baseline(output.state[:-1].detach(), label, log_p[:-1].detach())
+    reward = episode.reward[-1] if config.reward == "right" else log_p[-1].detach().exp()
+    log_prob = where.log_prob(episode.action["location"])[:-1]
+    losses = {
+        "cross_entropy": -log_p[-1].mean(),
+        "location": policy_gradient(log_prob, reward - b).sum(0).mean(),
+        "baseline": (reward - b).square().sum(0).mean(),
+    }
+    if config.auxiliary and config.glimpses > 1:
+        losses["early"] = -config.auxiliary * log_p[:-1].mean()
+    return losses
 
 
 def train_whole(config: Config, run: Run, env: GlimpseVectorEnv, policy: Whole) -> Whole:
@@ -301,7 +321,7 @@ def make_env(config: Config, run: Run, split: str, batch: int) -> GlimpseVectorE
     )  # fmt: skip
 
 
-def make_policy(config: Config, run: Run, env: GlimpseVectorEnv) -> nn.Module:
+def make_policy(config: Config, run: Run, env: GlimpseVectorEnv) -> "RAM | Whole":
     """The agent of the settings, or the baseline, with fresh weights."""
     if config.model in ("fc", "conv"):
         return Whole(env.sensor.height, env.sensor.width, env.images.classes, config).to(run.device)
@@ -331,6 +351,7 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
     run.dataset = env.images.name
     policy = make_policy(config, run, env)
     run.track(policy=policy)
+    env.reset(seed=TEST_SEED)
     generator = torch.Generator(run.device).manual_seed(TEST_SEED)
     count = len(env.labels)
     index = torch.arange(count * max(1, round(5_000 / count)), device=run.device) % count
@@ -341,16 +362,12 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
             log_p = {"error": policy(canvases)[None]}
         else:
             greedy = not policy.random
-            rolls = [
-                episode_log_p(policy, env, canvases, label, generator, greedy) for _ in range(config.rolls)
-            ]
+            rolls = [episode_log_p(policy, env, canvases, label, generator, greedy) for _ in range(config.rolls)]
             policy.random, kept = True, policy.random
             log_p = {
                 "error": rolls[0],
                 "error_rolls": torch.stack(rolls).mean(0)[-1:],
-                "error_random_glimpses": episode_log_p(policy, env, canvases, label, generator, greedy=False)[
-                    -1:
-                ],
+                "error_random_glimpses": episode_log_p(policy, env, canvases, label, generator, greedy=False)[-1:],
             }
             policy.random = kept
         for key, value in log_p.items():  # [steps, B, classes] -> the number of wrong answers at each step
@@ -375,7 +392,7 @@ def episode_log_p(
     obs, _ = env.reset(options={"images": canvases, "labels": label})
     start = policy.initial_state(len(label))
     episode, _, _ = rollout(env, policy, obs, start, env.glimpses, generator=generator, greedy=greedy)
-    return episode.distribution.parts["label"].log_probs
+    return parts(episode.distribution)[1].log_probs
 
 
 @torch.no_grad()
@@ -385,22 +402,18 @@ def watch(config: Config, run: Run) -> list[Path]:
     env = make_env(config, run, "test", count)
     policy = make_policy(config, run, env)
     if isinstance(policy, Whole):
-        raise VolitionError(
-            f"a {config.model} baseline sees the whole image at once: there are no glimpses to watch"
-        )
+        raise VolitionError(f"a {config.model} baseline sees the whole image at once: there are no glimpses to watch")
     run.track(policy=policy)
     obs, _ = env.reset(seed=run.seed)
     pictures, label = env.pictures, env.label
     start = policy.initial_state(count)
-    episode, _, _ = rollout(
-        env, policy, obs, start, config.glimpses, generator=run.generator, greedy=not policy.random
-    )
+    episode, _, _ = rollout(env, policy, obs, start, config.glimpses, generator=run.generator, greedy=not policy.random)
     patches = episode.obs["glimpse"].unflatten(2, (config.scales, config.size, config.size))
-    probs = episode.distribution.parts["label"].probs
-    parts = [x.cpu().numpy() for x in (pictures, episode.obs["location"], patches, probs)]
+    probs = parts(episode.distribution)[1].probs
+    picture, location, patch, prob = (x.cpu().numpy() for x in (pictures, episode.obs["location"], patches, probs))
     return [
         draw_glimpses(
-            run.path(f"glimpses-{i + 1}.png"), parts[0][i], *(x[:, i] for x in parts[1:]), int(label[i])
+            run.path(f"glimpses-{i + 1}.png"), picture[i], location[:, i], patch[:, i], prob[:, i], int(label[i])
         )
         for i in range(count)
     ]

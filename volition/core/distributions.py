@@ -57,11 +57,7 @@ class Categorical:
         """a = argmaxₖ (logitₖ − log Eₖ), Eₖ ~ Exp(1): an exponential race `[…]`."""
         logits = self.logits.detach()
         # A zero draw would make −∞ + ∞ = nan at a masked choice, and argmax would pick it.
-        race = (
-            torch.empty_like(logits)
-            .exponential_(generator=generator)
-            .clamp_min_(torch.finfo(logits.dtype).tiny)
-        )
+        race = torch.empty_like(logits).exponential_(generator=generator).clamp_min_(torch.finfo(logits.dtype).tiny)
         return (logits - race.log_()).argmax(-1)
 
     def mode(self) -> Tensor:
@@ -132,9 +128,7 @@ class DiagonalGaussian:
 
     def rsample(self, generator: Generator) -> Tensor:
         """a = mean + std·ε, ε ~ N(0, 1), differentiable in mean and std `[…, D]`."""
-        noise = torch.randn(
-            self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device
-        )
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
         return self.mean + self.std * noise
 
     @torch.no_grad()
@@ -169,9 +163,7 @@ class SquashedGaussian:
     (unchecked); action `[…, D]`, never outside [low, high] (Haarnoja 2018, appendix C).
     """
 
-    def __init__(
-        self, mean: Tensor, std: Tensor | float, low: Tensor | float = -1.0, high: Tensor | float = 1.0
-    ):
+    def __init__(self, mean: Tensor, std: Tensor | float, low: Tensor | float = -1.0, high: Tensor | float = 1.0):
         self.base = DiagonalGaussian(mean, std)
         self.low, self.high = _like(low, self.base.mean), _like(high, self.base.mean)
 
@@ -268,9 +260,7 @@ class Product:
     """
 
     def __init__(self, parts: dict[str, Any] | Sequence[Any]):
-        self.parts: dict[str, Any] | tuple[Any, ...] = (
-            dict(parts) if isinstance(parts, dict) else tuple(parts)
-        )
+        self.parts: dict[str, Any] | tuple[Any, ...] = dict(parts) if isinstance(parts, dict) else tuple(parts)
         if not self.parts:
             raise ValueError("a product needs at least one distribution")
 
@@ -324,9 +314,7 @@ def _like_array(x: np.ndarray, other: Tensor) -> Tensor:
 
 def _check_shape(action: Tensor, shape: torch.Size) -> None:
     if action.shape != shape:
-        raise ValueError(
-            f"the action has shape {tuple(action.shape)}, the distribution expects {tuple(shape)}"
-        )
+        raise ValueError(f"the action has shape {tuple(action.shape)}, the distribution expects {tuple(shape)}")
 
 
 def _zero_where_impossible(x: Tensor, probs: Tensor) -> Tensor:

@@ -35,9 +35,7 @@ class FrameReplay:
     ) -> None:
         length = capacity // num_envs
         if length < stack + n + 1:
-            raise ValueError(
-                f"capacity must be at least num_envs · (stack + n + 1) = {num_envs * (stack + n + 1)}"
-            )
+            raise ValueError(f"capacity must be at least num_envs · (stack + n + 1) = {num_envs * (stack + n + 1)}")
         if not 1 <= stack <= 255:
             raise ValueError("stack must lie in 1 … 255")
         self.length, self.stack, self.num_envs = length, stack, num_envs

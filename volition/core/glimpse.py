@@ -1,4 +1,4 @@
-"""The glimpse sensor ρ(x, l): a few small patches of one image, each twice as wide and half as sharp as the one before."""
+"""The glimpse sensor ρ(x, l): a few small patches of an image, each twice as wide and half as sharp as the last."""
 
 import torch
 from torch import Tensor

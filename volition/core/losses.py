@@ -53,9 +53,7 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: f
     return torch.maximum(value_loss(value, target), value_loss(near, target))
 
 
-def td(
-    value: Tensor, reward: Tensor, discount: Tensor, next_value: Tensor, delta: float | None = None
-) -> Tensor:
+def td(value: Tensor, reward: Tensor, discount: Tensor, next_value: Tensor, delta: float | None = None) -> Tensor:
     """½·(r_t + γ_t·V(s_{t+1}) − V(s_t))² with a constant target `[B]` (Sutton 2018, eq. 6.2).
 
     With q(s, a) and q(s′, a′) for the two values it is SARSA's loss; with E_π q(s′, ·), expected SARSA's.
@@ -100,9 +98,7 @@ def double_q(
     delta: float | None = None,
 ) -> Tensor:
     """½·(r + γ·q_target(s′, argmax q_online(s′, ·)) − q(s, a))², or Huber's (van Hasselt 2016, eq. 4)."""
-    return value_loss(
-        chosen(q, action), double_q_target(reward, discount, next_q_online, next_q_target), delta
-    )
+    return value_loss(chosen(q, action), double_q_target(reward, discount, next_q_online, next_q_target), delta)
 
 
 def entropy_bonus(entropy: Tensor, coef: float) -> Tensor:

@@ -55,9 +55,7 @@ class MDP:
                 "each row sums to 1, or to less where the episode may terminate"
             )
         if (start < 0).any() or abs(start.sum() - 1) > ROUNDING:
-            raise VolitionError(
-                f"MDP: start must be probabilities, ≥ 0 with sum 1; it is {start.tolist()[:8]}"
-            )
+            raise VolitionError(f"MDP: start must be probabilities, ≥ 0 with sum 1; it is {start.tolist()[:8]}")
         if not 0 <= self.gamma <= 1:
             raise VolitionError(f"MDP: gamma must lie in [0, 1]; it is {self.gamma}")
         for name, array in (("transition", P), ("reward", reward), ("start", start)):
@@ -192,9 +190,7 @@ def _settle(sweeps: Iterator[tuple[Tensor, float]], stop: float, limit: int, gam
     )
 
 
-def value_iteration(
-    mdp: MDP, tolerance: float = 1e-8, value: Tensor | None = None, sweeps: int = 100_000
-) -> Tensor:
+def value_iteration(mdp: MDP, tolerance: float = 1e-8, value: Tensor | None = None, sweeps: int = 100_000) -> Tensor:
     """V* by Bellman sweeps; V `[S]` with ‖V − V*‖_∞ ≤ tolerance for γ < 1 (see `stopping_residual`)."""
     return _settle(value_sweeps(mdp, value), stopping_residual(mdp.gamma, tolerance), sweeps, mdp.gamma)
 
@@ -233,9 +229,7 @@ def policy_iteration(mdp: MDP, policy: Tensor | None = None) -> tuple[Tensor, Te
             return value, pi
 
 
-def sample(
-    mdp: MDP, state: Tensor, action: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+def sample(mdp: MDP, state: Tensor, action: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """One step of B copies: r(s,a), discount γ·(1 − terminated), next state s' ~ P(·|s,a); each `[B]`.
 
     state, action `[B]` integers. The reward is its expectation; where terminated, the next state is s itself.

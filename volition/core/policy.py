@@ -20,7 +20,10 @@ class PolicyOutput(NamedTuple):
 
 
 class Policy(Protocol):
-    """π(a|s): an `nn.Module` that maps (obs `[B, …]`, state) to a `PolicyOutput`; stateless is the special case None."""
+    """π(a|s): an `nn.Module` that maps (obs `[B, …]`, state) to a `PolicyOutput`; stateless is the special case None.
+
+    One with memory may also have `sequence(obs, state, done) -> PolicyOutput`: T steps `[T, B, …]` at once.
+    """
 
     def __call__(self, obs: Tree, state: Tree) -> PolicyOutput: ...
 

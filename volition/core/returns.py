@@ -36,9 +36,7 @@ def n_step_return(reward: Tensor, discount: Tensor, done: Tensor, next_value: Te
     return g
 
 
-def lambda_return(
-    reward: Tensor, discount: Tensor, done: Tensor, next_value: Tensor, lam: float | Tensor
-) -> Tensor:
+def lambda_return(reward: Tensor, discount: Tensor, done: Tensor, next_value: Tensor, lam: float | Tensor) -> Tensor:
     """The mixture (1 − λ) Σ_n λ^{n−1} G_t^(n) of all n-step returns.
 
     G_t = r_t + γ_t·((1 − λ)·V(s_{t+1}) + λ·G_{t+1}) `[T, B]`, λ too or a number (Sutton 2018, eq. 12.18).
@@ -83,9 +81,7 @@ def vtrace(
     A_t = ρ_t·(r_t + γ_t·v_{t+1} − V(s_t)); ρ_t = min(ρ̄, π/μ), c_t = λ·min(c̄, π/μ).
     Both `[T, B]` (Espeholt 2018, eq. 1, §4.2 and remark 2).
     """
-    check_same_shape(
-        log_rho=log_rho, reward=reward, discount=discount, done=done, next_value=next_value, value=value
-    )
+    check_same_shape(log_rho=log_rho, reward=reward, discount=discount, done=done, next_value=next_value, value=value)
     ratio = log_rho.exp()
     rho = ratio.clamp(max=rho_clip)
     c = lam * ratio.clamp(max=c_clip)

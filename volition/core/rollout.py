@@ -45,7 +45,9 @@ def rollout(
         for _ in range(steps):
             output = policy(obs, state)
             with torch.no_grad():  # an action is data: no gradient flows through the sample
-                action = output.distribution.mode() if greedy else output.distribution.sample(generator)
+                action = (
+                    output.distribution.mode() if generator is None or greedy else output.distribution.sample(generator)
+                )
             next_obs, reward, terminated, truncated, info = env.step(action)
             done = terminated | truncated
             alive = torch.ones_like(done) if alive is None else alive
@@ -73,11 +75,7 @@ def rollout(
         log_prob = distribution.log_prob(column["action"])  # of all T·B actions at once
     truncated, final_value = column.pop("truncated"), column.pop("final_value")
     with torch.no_grad():
-        last = (
-            policy(obs, state).value
-            if outputs[-1].value is not None
-            else torch.zeros_like(column["value"][0])
-        )
+        last = torch.zeros_like(column["value"][0]) if outputs[-1].value is None else _value(policy, obs, state)
     following = torch.cat([column["value"][1:].detach(), last[None]])
     next_value = torch.where(truncated, final_value, following)
     trajectory = Trajectory(
@@ -189,5 +187,12 @@ def _final_value(
     if output.value is None or not truncated.any():
         return torch.zeros_like(reward)
     with torch.no_grad():
-        value = policy(info["final_obs"], output.state).value
+        value = _value(policy, info["final_obs"], output.state)
     return torch.where(truncated, value, torch.zeros_like(value))
+
+
+def _value(policy: Policy, obs: Tree, state: Tree) -> Tensor:
+    value = policy(obs, state).value
+    if value is None:
+        raise ValueError("the policy gave a value for some obs and none for others")
+    return value

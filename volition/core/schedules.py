@@ -46,9 +46,7 @@ def epsilon_greedy(
     return torch.where(explore, lottery.argmax(-1), best)
 
 
-def boltzmann(
-    q: Tensor, temperature: float, generator: torch.Generator, mask: Tensor | None = None
-) -> Tensor:
+def boltzmann(q: Tensor, temperature: float, generator: torch.Generator, mask: Tensor | None = None) -> Tensor:
     """a ~ softmax(Q(s,·)/τ) over the allowed; Q, mask `[B, A]` → a `[B]` (Sutton & Barto 2018, ch. 2)."""
     if temperature <= 0:
         raise ValueError("temperature must be positive")

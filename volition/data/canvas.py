@@ -15,9 +15,7 @@ class Canvas:
     def __init__(self, images: Tensor, size: int = 0, clutter: int = 0, patch: int = 8) -> None:
         height, width = images.shape[1:]
         if (size and size < max(height, width)) or (clutter and patch > min(height, width)):
-            raise ValueError(
-                f"images of {height}×{width} and clutter of {patch}×{patch} do not fit on {size}×{size}"
-            )
+            raise ValueError(f"images of {height}×{width} and clutter of {patch}×{patch} do not fit on {size}×{size}")
         self.images, self.patch = images, patch
         self.height, self.width = (size, size) if size else (height, width)
         self.clutter = clutter
@@ -51,6 +49,4 @@ class Canvas:
 
 def _cells(height: int, width: int, stride: int, device: torch.device) -> Tensor:
     """Offsets of a height×width rectangle in a picture whose rows are `stride` pixels apart."""
-    return (torch.arange(height, device=device)[:, None] * stride + torch.arange(width, device=device)).view(
-        -1
-    )
+    return (torch.arange(height, device=device)[:, None] * stride + torch.arange(width, device=device)).view(-1)

@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,17 @@ from volition.data import catalog
 from volition.errors import VolitionError
 
 IDX_TYPES = {0x08: np.uint8}  # the only element type of the MNIST family; others are refused by name
+# what numpy, zipfile and zlib raise between them on damaged archives
+NPZ_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 MNIST_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -76,16 +88,12 @@ def read_idx(path: Path) -> np.ndarray:
                     f"{path} is not an idx file: it begins with {head.hex(' ') or 'nothing'}, not 00 00"
                 )
             if head[2] not in IDX_TYPES or not 1 <= head[3] <= 3:
-                raise VolitionError(
-                    f"{path}: idx type {head[2]:#04x} of rank {head[3]} is not bytes of rank 1 to 3"
-                )
+                raise VolitionError(f"{path}: idx type {head[2]:#04x} of rank {head[3]} is not bytes of rank 1 to 3")
             sizes = file.read(4 * head[3])
             shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
             count = int(np.prod(shape, dtype=object))
             if len(sizes) < 4 * head[3] or not 0 < count < 2**33:
-                raise VolitionError(
-                    f"{path}: the idx header is damaged (shape {shape}); fetch the file again"
-                )
+                raise VolitionError(f"{path}: the idx header is damaged (shape {shape}); fetch the file again")
             # Read in pieces: a damaged header must not make us ask for gigabytes before the data run out.
             pieces, left = [], count + 1
             while left > 0 and (piece := file.read(min(left, 1 << 24))):
@@ -96,9 +104,7 @@ def read_idx(path: Path) -> np.ndarray:
     found = count + 1 - left
     if found != count:
         more = "more" if found > count else found
-        raise VolitionError(
-            f"{path}: the header promises {count} values of shape {shape}, the file holds {more}"
-        )
+        raise VolitionError(f"{path}: the header promises {count} values of shape {shape}, the file holds {more}")
     return np.frombuffer(b"".join(pieces), np.uint8).reshape(shape)
 
 
@@ -108,11 +114,9 @@ def read_npz(path: Path) -> LabelledImages:
         with np.load(path, allow_pickle=False) as archive:
             missing = {"x_train", "y_train", "x_test", "y_test"} - set(archive.files)
             if missing:
-                raise VolitionError(
-                    f"{path} lacks {', '.join(sorted(missing))}; it holds {', '.join(archive.files)}"
-                )
+                raise VolitionError(f"{path} lacks {', '.join(sorted(missing))}; it holds {', '.join(archive.files)}")
             arrays = [archive[key] for key in ("x_train", "y_train", "x_test", "y_test")]
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:  # fmt: skip
+    except NPZ_DAMAGE as error:
         raise VolitionError(f"{path} cannot be read as .npz: {error}") from error
     return _checked(path.stem, path, *arrays)
 
@@ -125,19 +129,19 @@ def builtin_digits() -> LabelledImages:
     """
     from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
+    digits: Any = load_digits()
+    pixels, labels = digits.data, digits.target
     images = torch.from_numpy(pixels).view(-1, 1, 8, 8).float() * (255 / 16)
     images = torch.nn.functional.interpolate(images, size=20, mode="bicubic", align_corners=False)
     images = torch.nn.functional.pad(images.round().clamp(0, 255), (4, 4, 4, 4))[:, 0].to(torch.uint8).numpy()
-    return _checked(
-        "built-in digits", Path("sklearn"), images[:-500], labels[:-500], images[-500:], labels[-500:]
-    )
+    return _checked("built-in digits", Path("sklearn"), images[:-500], labels[:-500], images[-500:], labels[-500:])
 
 
 def _checked(
     name: str, where: Path, x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
 ) -> LabelledImages:
-    for split, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+    splits = ((x_train, y_train), (x_test, y_test))
+    for split, (x, y) in zip(("train", "test"), splits, strict=True):
         if x.dtype != np.uint8 or x.ndim != 3 or not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
             raise VolitionError(
                 f"{where}: {split} images must be uint8 [N, H, W] and labels integers [N]; "
@@ -148,9 +152,7 @@ def _checked(
         if x.shape[1:] != x_train.shape[1:]:
             raise VolitionError(f"{where}: test images are {x.shape[1:]}, train images {x_train.shape[1:]}")
         if y.min() < 0 or y.max() > 999:
-            raise VolitionError(
-                f"{where}: {split} labels reach from {y.min()} to {y.max()}; they must lie in 0 … 999"
-            )
+            raise VolitionError(f"{where}: {split} labels reach from {y.min()} to {y.max()}; they must lie in 0 … 999")
     classes = int(max(y_train.max(), y_test.max())) + 1
-    tensors = (torch.from_numpy(np.array(a, t)) for a, t in ((x_train, np.uint8), (y_train, np.int64), (x_test, np.uint8), (y_test, np.int64)))  # fmt: skip
-    return LabelledImages(name, *tensors, classes)
+    train, test = ((torch.from_numpy(x.copy()), torch.from_numpy(y.astype(np.int64))) for x, y in splits)
+    return LabelledImages(name, *train, *test, classes)

@@ -66,9 +66,7 @@ def grid_of(env: gymnasium.Env) -> Grid | None:
             )
             for p in (4, 0, 2, 3)
         }
-        return Grid(
-            panels, np.char.strip(drawing[:, 1::2]), ("↓", "↑", "→", "←", "pick", "drop"), walls=walls
-        )
+        return Grid(panels, np.char.strip(drawing[:, 1::2]), ("↓", "↑", "→", "←", "pick", "drop"), walls=walls)
     return None
 
 
@@ -108,9 +106,7 @@ def draw_values(path: Path, value: Tensor, policy: Tensor, grid: Grid, title: st
     image = None
     for axis, (name, cells) in zip(axes.flat, grid.panels.items(), strict=False):
         hidden = solid | (cells < 0)
-        image = axis.imshow(
-            np.ma.masked_array(v[cells], hidden), cmap=colours, vmin=low, vmax=max(high, low + 1e-9)
-        )
+        image = axis.imshow(np.ma.masked_array(v[cells], hidden), cmap=colours, vmin=low, vmax=max(high, low + 1e-9))
         axis.set_title(name, fontsize=10)
         axis.set_xticks(np.arange(-0.5, columns), [])
         axis.set_yticks(np.arange(-0.5, rows), [])
@@ -126,9 +122,7 @@ def draw_values(path: Path, value: Tensor, policy: Tensor, grid: Grid, title: st
                 continue
             if hidden[row, column]:
                 look = {"G": "#1a7f37", "T": "#1a7f37"}.get(letter, "#8a8a8a")
-                axis.text(
-                    column, row, letter, ha="center", va="center", color=look, weight="bold", fontsize=15
-                )
+                axis.text(column, row, letter, ha="center", va="center", color=look, weight="bold", fontsize=15)
                 continue
             # black on the bright half of the colours, white on the dark half
             ink = "black" if v[state] > low + 0.6 * (high - low) else "white"

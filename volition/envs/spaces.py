@@ -47,7 +47,7 @@ class ActionHead(NamedTuple):
 
 
 def encoder(space: spaces.Space[Any]) -> Encoder:
-    """Box flat (bytes divided by 255), Discrete and MultiDiscrete one-hot, MultiBinary as 0 and 1, Dict and Tuple joined."""
+    """Box flat (bytes over 255), Discrete and MultiDiscrete one-hot, MultiBinary as 0 and 1, Dict and Tuple joined."""
     if isinstance(space, spaces.Box):
         dims, scale = len(space.shape), 1 / 255 if space.dtype == np.uint8 else 1.0
 
@@ -83,9 +83,7 @@ def encoder(space: spaces.Space[Any]) -> Encoder:
     raise VolitionError(f"observation space {space} cannot be made a vector: {KNOWN}")
 
 
-def action_head(
-    space: spaces.Space[Any], squash: bool = False, state_dependent_std: bool = False
-) -> ActionHead:
+def action_head(space: spaces.Space[Any], squash: bool = False, state_dependent_std: bool = False) -> ActionHead:
     """Categorical, MultiCategorical, Bernoulli or Gaussian π(a|s) for the space, a Product for Dict and Tuple.
 
     A Box gets a DiagonalGaussian whose outputs are (mean, log std), in units of the half width about the middle
@@ -118,16 +116,12 @@ def action_head(
 
 def _box_head(space: spaces.Box, squash: bool, state_dependent_std: bool) -> ActionHead:
     if not np.issubdtype(space.dtype, np.floating):
-        raise VolitionError(
-            f"no policy can act in {space} of {space.dtype}: make whole numbers MultiDiscrete"
-        )
+        raise VolitionError(f"no policy can act in {space} of {space.dtype}: make whole numbers MultiDiscrete")
     size = math.prod(space.shape)
     low, high = (torch.as_tensor(edge.ravel(), dtype=torch.float64) for edge in (space.low, space.high))
     bounded = torch.as_tensor(space.bounded_below & space.bounded_above).flatten()
     if squash and not bool(bounded.all()):
-        raise VolitionError(
-            f"{space} has an infinite bound, so nothing can be squashed onto it: set squash to False"
-        )
+        raise VolitionError(f"{space} has an infinite bound, so nothing can be squashed onto it: set squash to False")
     middle = torch.where(bounded, low / 2 + high / 2, 0.0).float()
     half = torch.where(bounded, high / 2 - low / 2, 1.0).float()
     varies = (True,) * size + (state_dependent_std,) * size

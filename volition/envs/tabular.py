@@ -21,9 +21,7 @@ def make_env(env_id: str, **options: Any) -> gymnasium.Env:
     except gymnasium.error.Error as error:
         raise VolitionError(f"env {env_id!r}: {' '.join(str(error).split())}") from None
     except (TypeError, KeyError, ValueError, AssertionError) as error:
-        raise VolitionError(
-            f"env {env_id!r} refused the options {options}: {' '.join(str(error).split())}"
-        ) from None
+        raise VolitionError(f"env {env_id!r} refused the options {options}: {' '.join(str(error).split())}") from None
 
 
 def from_gymnasium(env: gymnasium.Env | str, gamma: float) -> MDP:
@@ -50,9 +48,7 @@ def from_gymnasium(env: gymnasium.Env | str, gamma: float) -> MDP:
                     if not terminated:
                         P[s, a, successor] += probability
     except (IndexError, TypeError, ValueError) as error:
-        raise VolitionError(
-            f"env {name!r}: its transition table is not P[s][a] of tuples ({error})"
-        ) from None
+        raise VolitionError(f"env {name!r}: its transition table is not P[s][a] of tuples ({error})") from None
     start = getattr(env.unwrapped, "initial_state_distrib", None)
     return MDP(
         torch.from_numpy(P),
@@ -114,9 +110,7 @@ def read_npz(path: Path | str, gamma: float) -> tuple[MDP, Grid | None]:
         raise VolitionError(f"{path}: there is no such file") from None
     except Exception as error:  # zip, zlib and NumPy raise a dozen types on damaged bytes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise VolitionError(
-            f"{path}: not a readable .npz file of an MDP ({reason}); write it again"
-        ) from None
+        raise VolitionError(f"{path}: not a readable .npz file of an MDP ({reason}); write it again") from None
     try:
         return _from_arrays(arrays, gamma)
     except VolitionError as error:
@@ -148,9 +142,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], gamma: float) -> tuple[MDP, Grid
             raise VolitionError("every state is terminal; at least one must not be")
         start = ~ended / (~ended).sum() if start is None else start
     # checked before mass is set aside, so that a row that does not add up is found
-    full = MDP(
-        torch.from_numpy(P), torch.from_numpy(R), 0.0, None if start is None else torch.from_numpy(start)
-    )
+    full = MDP(torch.from_numpy(P), torch.from_numpy(R), 0.0, None if start is None else torch.from_numpy(start))
     short = (full.termination.numpy() > 0) & ~ended[:, None]
     if "terminal" in arrays and short.any():
         s, a = np.argwhere(short)[0].tolist()

@@ -50,22 +50,21 @@ class TensorEnv:
         self._in_tensors = False  # whether the environment itself is, which its first obs tells
         self._late = mode == AutoresetMode.NEXT_STEP
         self._ended: Tensor | None = None  # rows whose next step only resets
-        self._recorded = recorded  # each environment is wrapped in Recorded
+        # its environments are wrapped in Recorded and can be asked for their records
+        self._recorded = env if recorded and isinstance(env, SyncVectorEnv | AsyncVectorEnv) else None
 
     @property
     def limit(self) -> int | None:
         """Steps after which an episode is cut off, if the environment says so."""
-        if self._recorded:
-            return self.env.get_attr("limit")[0]
+        if self._recorded is not None:
+            return self._recorded.get_attr("limit")[0]
         return None if self.env.spec is None else self.env.spec.max_episode_steps
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Tree, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Tree, dict[str, Any]]:
         """Begin B new episodes; with `seed` all that follows repeats."""
         seeds: Any = seed
         if (
-            seed is not None and self._recorded
+            seed is not None and self._recorded is not None
         ):  # seed, seed + 1, … would share episodes with the next seed's batch
             seeds = [int(n) for n in np.random.SeedSequence(seed).generate_state(self.num_envs)]
         obs, info = self.env.reset(seed=seeds, options=options)
@@ -113,8 +112,8 @@ class TensorEnv:
         state: dict[str, Any] = {"obs": self.obs, "steps": self.steps}
         if hasattr(self.env, "state_dict"):
             return state | {"env": self.env.state_dict(), "ended": self._ended}  # pyrefly: ignore
-        if self._recorded:
-            return state | {"records": [as_tensors(record) for record in self.env.get_attr("record")]}
+        if self._recorded is not None:
+            return state | {"records": [as_tensors(record) for record in self._recorded.get_attr("record")]}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -124,13 +123,11 @@ class TensorEnv:
             return
         saved = tree_map(lambda x: x.to(self.device), state["obs"])
         if "env" in state:
-            self._in_tensors = isinstance(
-                _leaf(self.env.reset()[0]), Tensor
-            )  # some only have buffers after a reset
+            self._in_tensors = isinstance(_leaf(self.env.reset()[0]), Tensor)  # some only have buffers after a reset
             self.env.load_state_dict(state["env"])  # pyrefly: ignore
             self.obs, self._ended = saved, state["ended"]
             return
-        if "records" not in state:
+        if "records" not in state or self._recorded is None:
             raise VolitionError(
                 f"{self.env} cannot be put back where it was: give it state_dict and load_state_dict, or hand over "
                 "a function that makes one environment instead of a ready vector environment"
@@ -138,14 +135,13 @@ class TensorEnv:
         records = [as_arrays(record) for record in state["records"]]
         if len(records) != self.num_envs:
             raise VolitionError(f"the saved state is of {len(records)} environments, not of {self.num_envs}")
-        self.env.set_attr("record", records)
+        self._recorded.set_attr("record", records)
         space = self.single_observation_space
-        rows = self.env.get_attr("replayed_obs")
-        self.obs = self._tensors(concatenate(space, rows, create_empty_array(space, self.num_envs)))
-        same = tree_map(
-            lambda a, b: a.shape == b.shape and bool((_bits(a) == _bits(b)).all()), self.obs, saved
-        )
-        random = [record["then"] for record in records] == list(self.env.get_attr("random_state"))
+        rows = self._recorded.get_attr("replayed_obs")
+        empty: Any = create_empty_array(space, self.num_envs)
+        self.obs = self._tensors(concatenate(space, rows, empty))
+        same = tree_map(lambda a, b: a.shape == b.shape and bool((_bits(a) == _bits(b)).all()), self.obs, saved)
+        random = [record["then"] for record in records] == list(self._recorded.get_attr("random_state"))
         if not (_all(same) and random):
             raise VolitionError(
                 f"{self.env} does not replay: from the same random state the same actions led elsewhere. It must draw "
@@ -159,9 +155,7 @@ class TensorEnv:
         if self._in_tensors:
             return x.to(self.device)
         x = torch.as_tensor(x)
-        dtype = (
-            torch.float32 if x.is_floating_point() else torch.uint8 if x.dtype == torch.uint8 else torch.int64
-        )
+        dtype = torch.float32 if x.is_floating_point() else torch.uint8 if x.dtype == torch.uint8 else torch.int64
         return x.to(self.device, dtype, copy=True)  # the environment may write into its own array again
 
     def _final(self, final: Any) -> Tree:
@@ -200,15 +194,11 @@ def make(
     if isinstance(env, str):
         name, given = env, dict(options or {})
         make_one(name, given).close()  # any mistake is found here, in this process
-        return TensorEnv(
-            _vector(lambda: make_one(name, given), num_envs, limit, asynchronous), device, recorded=True
-        )
+        return TensorEnv(_vector(lambda: make_one(name, given), num_envs, limit, asynchronous), device, recorded=True)
     if isinstance(env, gymnasium.Env):
         first: gymnasium.Env = env
         if num_envs > 1:
-            raise VolitionError(
-                f"{env} is one environment: for {num_envs} of them give a function that makes one"
-            )
+            raise VolitionError(f"{env} is one environment: for {num_envs} of them give a function that makes one")
         return TensorEnv(_vector(lambda: first, 1, limit, asynchronous), device, recorded=True)
     if callable(env):
         return TensorEnv(_vector(env, num_envs, limit, asynchronous), device, recorded=True)
@@ -229,9 +219,7 @@ def _vector(build: Callable[[], gymnasium.Env], num_envs: int, limit: int, async
         # without copies: TensorEnv makes its own
         return kind([one] * num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
     except RuntimeError as error:  # spaces that differ
-        raise VolitionError(
-            f"these environments do not make one batch: {' '.join(str(error).split())}"
-        ) from None
+        raise VolitionError(f"these environments do not make one batch: {' '.join(str(error).split())}") from None
 
 
 def make_one(name: str, options: dict[str, Any]) -> gymnasium.Env:
@@ -254,7 +242,7 @@ def _check(space: Any, which: str) -> None:
             _check(part, which)
     elif not isinstance(space, LEAVES):
         raise VolitionError(
-            f"the {which} space has a {space}: only Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple fit tensors"
+            f"the {which} space has a {space}: tensors hold Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple"
         )
 
 

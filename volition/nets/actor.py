@@ -93,14 +93,10 @@ class RecurrentActor(nn.Module):
 class _Head(nn.Linear):
     """The last layer: outputs that should not vary with the state are their bias alone."""
 
-    def __init__(
-        self, inputs: int, varies: Sequence[bool], distribution: Callable[[Tensor], Distribution]
-    ) -> None:
+    def __init__(self, inputs: int, varies: Sequence[bool], distribution: Callable[[Tensor], Distribution]) -> None:
         super().__init__(inputs, len(varies))
         self.distribution = distribution
-        self.register_buffer(
-            "varies", None if all(varies) else torch.tensor(varies).unsqueeze(-1), persistent=False
-        )
+        self.register_buffer("varies", None if all(varies) else torch.tensor(varies).unsqueeze(-1), persistent=False)
         with torch.no_grad():
             self.weight.mul_(START)
             self.bias.zero_()
