@@ -251,6 +251,8 @@ def watch(words: list[str]) -> None:
     )
     parser.add_argument("dir", metavar="DIR", type=Path, help="run folder")
     _, module, run = _look(parser, words)
+    if not hasattr(module, "watch"):
+        raise VolitionError(f"{run.recipe} has nothing to watch: its figures are all there is; see volition evaluate")
     for path in module.watch(run.config, run):
         print(path)
 

@@ -32,6 +32,7 @@ def result_line(run: "Run", metrics: dict[str, Any], variant_config: Any = None)
         "metrics": {name: _number(name, value) for name, value in metrics.items()},
         "cpu_seconds": round(cpu, 2),
         "wall_seconds": round(wall, 2),
+        "training": run.trained_by,
         "command": run.command,
         **provenance(),
     }

@@ -85,6 +85,7 @@ class Run:
         # a recipe that reads real data says so by writing the name of PAPER["data"] here, before its loop
         self.dataset = "built-in"
         self.trained_on: str | None = None
+        self.trained_by: dict[str, Any] | None = None  # command and commit, of a run opened for looking
         self.read_only = False
         self._objects: dict[str, Any] = {}
         self._restored: dict[str, Any] | None = None
@@ -122,6 +123,7 @@ class Run:
         config = saved["config"]
         run.config = make_config(kind, config, f"{Path(folder) / 'config.json'}") if kind else config
         run.quiet, run.read_only = True, True
+        run.trained_by = {key: saved.get(key) for key in ("command", "commit")}
         run._clock = None
         return run
 
