@@ -69,7 +69,17 @@ class Config:
 VARIANTS = {
     "tiny": Config(num_envs=4, hidden=(16,), limit=50, updates=30),
     "laptop": Config(),
-}
+    # the lecture's estimate as it stands on the slide, by plain gradient steps
+    "paper": Config(
+        weighting="episode", baseline="constant", gamma=1.0, lr=1e-3, anneal=False, optimizer="sgd", normalize=False,
+        updates=10_000, steps=1_000_000,
+    ),
+    # the baselines side by side, at equal environment steps
+    "none": Config(baseline="none", updates=10_000, steps=300_000),
+    "constant": Config(baseline="constant", updates=10_000, steps=300_000),
+    "time": Config(baseline="time", updates=10_000, steps=300_000),
+    "learned": Config(updates=10_000, steps=300_000),
+}  # fmt: skip
 PAPER = {
     "metric": "return",
     "unit": "per episode",

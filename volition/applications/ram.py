@@ -82,7 +82,7 @@ class Config:
 
 VARIANTS = {
     "tiny": Config(task="centred", glimpses=3, size=8, scales=1, batch=32, updates=30, rolls=2, bf16=False),
-    "laptop": Config(updates=2_000),
+    "laptop": Config(updates=2_500),
     # Mnih 2014, table 1(a): 28×28
     "centred-2": Config(task="centred", glimpses=2, size=8, scales=1, updates=20_000),
     "centred-4": Config(task="centred", glimpses=4, size=8, scales=1, updates=20_000),
