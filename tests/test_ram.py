@@ -8,23 +8,25 @@ import torch
 from torch import Tensor
 
 from volition.applications import ram
-from volition.applications.ram import RAM, Baseline, Config
-from volition.core.rollout import rollout
+from volition.applications.ram import Baseline, Config
+from volition.core.policy import tree_stack
+from volition.core.rollout import rollout, unroll
 from volition.core.trajectory import Trajectory
 from volition.data.images import LabelledImages
 from volition.envs.glimpse import GlimpseVectorEnv
+from volition.nets.attention import Memory, RecurrentAttention
 from volition.run import Run
 
 SMALL = Config(task="centred", glimpses=4, size=8, scales=2, batch=16, bf16=False, location_units=0, std=0.5)
 
 
-def play(config: Config, seed: int = 0) -> tuple[RAM, Baseline, Trajectory, Tensor]:
+def play(config: Config, seed: int = 0) -> tuple[RecurrentAttention, Baseline, Trajectory, Tensor]:
     """An untrained agent, its baseline, one batch of its episodes and their labels."""
     torch.manual_seed(seed)
     env = GlimpseVectorEnv(config.batch, config.task, config.glimpses, config.size, config.scales, tensors=True)
     env.reset(seed=seed)
     label = env.label
-    policy = RAM(config.scales * config.size**2, 10, config)
+    policy = RecurrentAttention(config.scales * config.size**2, 10, config.location_units, config.std)
     start, generator = policy.initial_state(config.batch), torch.Generator().manual_seed(seed)
     episode, _, _ = rollout(env, policy, env.obs, start, config.glimpses, generator=generator)
     return policy, Baseline(10, config.baseline == "privileged"), episode, label
@@ -81,10 +83,32 @@ def test_a_sequence_at_once_equals_glimpse_by_glimpse() -> None:
     for t in range(SMALL.glimpses):
         step = policy({key: value[t] for key, value in episode.obs.items()}, state)
         state = step.state
-        torch.testing.assert_close(output.state[t], state)
+        torch.testing.assert_close(output.state.h[t], state.h)
         for key, field in (("location", "mean"), ("label", "logits")):
             one, all_ = step.distribution.parts[key], output.distribution.parts[key]
             torch.testing.assert_close(getattr(all_, field)[t], getattr(one, field))
+
+
+def test_the_backward_pass_by_hand_equals_autograds() -> None:
+    policy, _, episode, _ = play(SMALL)
+    weigh = torch.randn(SMALL.glimpses, 16, 256, generator=torch.Generator().manual_seed(5))
+    found = []
+    for by_hand in (True, False):
+        policy.zero_grad(set_to_none=True)
+        if by_hand:
+            h = policy.replayed(episode.obs, tree_stack([output.state for output in episode.outputs]))
+        else:
+            h = policy.sequence(episode.obs, policy.initial_state(16), episode.done).state.h
+        (weigh * h).sum().backward()
+        found.append([h.detach()] + [p.grad for p in policy.parameters() if p.grad is not None])
+    assert len(found[0]) == 1 + 9  # h; weights and biases of four layers and the core's weight
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_unroll_reads_what_was_played() -> None:
+    policy, _, episode, _ = play(SMALL)
+    torch.testing.assert_close(unroll(policy, episode).log_prob, episode.log_prob, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("baseline", ["state", "privileged"])
@@ -98,7 +122,7 @@ def test_location_gradient_is_that_of_the_expected_reward(baseline) -> None:
     size, sigma, count = 8, 0.4, 40_000
     config = Config(task="centred", glimpses=2, size=4, scales=1, bf16=False, location_units=0, std=sigma,
                     baseline=baseline, auxiliary=0.0)  # fmt: skip
-    policy, critic = RAM(16, 10, config), Baseline(10, baseline == "privileged")
+    policy, critic = RecurrentAttention(16, 10, std=sigma), Baseline(10, baseline == "privileged")
     torch.nn.init.zeros_(policy.where.weight)  # so that within a cell the reward is constant
     torch.nn.init.constant_(policy.locate[0].bias, 0.3)
     image = torch.randint(256, (1, size, size), dtype=torch.uint8)
@@ -116,7 +140,7 @@ def test_location_gradient_is_that_of_the_expected_reward(baseline) -> None:
 
     # the exact gradient with respect to μ = bias + W h₁, which for the bias is ∂J/∂μ itself
     first = {key: value[0, :1] for key, value in episode.obs.items()}
-    h1 = policy(first, policy.initial_state(1)).state.detach()
+    h1 = policy(first, policy.initial_state(1)).state.h.detach()
     mean = policy.locate(h1)[0].detach().double().requires_grad_()
     edges = (torch.arange(size, dtype=torch.float64) + 0.5) / size * 2 - 1  # where rounding changes cell
     cdf = 0.5 * (1 + torch.erf((edges[:, None] - mean) / (sigma * math.sqrt(2))))
@@ -127,7 +151,7 @@ def test_location_gradient_is_that_of_the_expected_reward(baseline) -> None:
     sums = env.sensor.prepare(image).expand(81, -1, -1).contiguous()
     glimpse = env.sensor.look(sums, location.float()).flatten(1)
     with torch.no_grad():
-        second = policy({"glimpse": glimpse, "location": location.float()}, h1.expand(81, -1))
+        second = policy({"glimpse": glimpse, "location": location.float()}, Memory(h1.expand(81, -1), h1, h1))
         reward = second.distribution.parts["label"].probs[:, 3].double()
     objective = (p[cells[:, 0], 0] * p[cells[:, 1], 1] * reward).sum()
     (exact,) = torch.autograd.grad(objective, mean)
@@ -146,7 +170,7 @@ def test_paper_reward_is_what_the_environment_pays() -> None:
     policy, critic, episode, label = play(config)
     assert set(episode.reward[-1].tolist()) <= {0.0, 1.0} and not episode.reward[:-1].any()
     torch.testing.assert_close(episode.reward[-1], (episode.action["label"][-1] == label).float())
-    b = critic(policy.sequence(episode.obs, policy.initial_state(16), episode.done).state[:-1], label, None)
+    b = critic(policy.sequence(episode.obs, policy.initial_state(16), episode.done).state.h[:-1], label, None)
     expected = (episode.reward[-1] - b).square().sum(0).mean()
     torch.testing.assert_close(ram.hybrid_loss(config, policy, critic, episode, label)["baseline"], expected)
 

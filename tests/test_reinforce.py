@@ -149,9 +149,10 @@ def test_a_run_repeats() -> None:
 
 
 def test_the_budget_of_steps_ends_training() -> None:
-    run = Run(seed=0, log_every=1)
-    reinforce.train(Config(env="reinforce_test/Identity-v0", num_envs=2, updates=1000, steps=100, hidden=()), run)
-    assert run.history[-1]["steps"] == 100 and run.step in (5, 6)
+    config = Config(env="reinforce_test/Identity-v0", num_envs=2, updates=1000, steps=100, hidden=())
+    with Run(seed=0, log_every=1) as run:
+        reinforce.train(config, run)
+    assert run.history[-1]["steps"] == 100 and run.step == 5  # updates of 2 × 10 steps
 
 
 def by_hand(truncated: bool = True) -> Trajectory:

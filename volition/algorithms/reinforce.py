@@ -106,8 +106,6 @@ def train(config: Config, run: Run | None = None) -> Agent:
     run.track(policy=policy, optimizer=optimizer, env=env)
     for update in run.loop(config.updates):
         done = max(update / config.updates, env.steps / config.steps if config.steps else 0.0)
-        if done >= 1:
-            break
         for group in optimizer.param_groups:
             group["lr"] = group["full_lr"] * (1 - done if config.anneal else 1)
 
@@ -131,6 +129,8 @@ def train(config: Config, run: Run | None = None) -> Agent:
         earned = torch.where(mask, episodes.reward, 0.0).sum(0).mean()
         entropy = torch.where(mask, now.entropy, 0.0).sum() / mask.sum()
         run.log(update, episode_return=earned, length=mask.sum() / count, entropy=entropy, loss=loss, steps=env.steps)
+        if config.steps and env.steps >= config.steps:
+            break
     return policy
 
 

@@ -21,17 +21,17 @@ from torch import Tensor, nn
 from volition.applications._glimpse_picture import draw_glimpses
 from volition.core.distributions import Categorical, DiagonalGaussian, Distribution, Product
 from volition.core.losses import policy_gradient
-from volition.core.policy import PolicyOutput
+from volition.core.policy import tree_stack
 from volition.core.rollout import rollout
 from volition.core.trajectory import Trajectory
 from volition.data import images as image_data
 from volition.envs.glimpse import GlimpseVectorEnv
 from volition.errors import VolitionError
+from volition.nets.attention import HIDDEN, RecurrentAttention
 from volition.nets.mlp import mlp
 from volition.run import Run
 
 TEST_SEED, EVALUATION_BATCH = 0, 1_000  # every evaluation sees the same test canvases
-HIDDEN = 256  # units of the core and of the glimpse network's output; 128 each for what and where (section 4)
 
 
 @dataclass(frozen=True)
@@ -84,24 +84,24 @@ VARIANTS = {
     "tiny": Config(task="centred", glimpses=3, size=8, scales=1, batch=32, updates=30, rolls=2, bf16=False),
     "laptop": Config(updates=2_500),
     # Mnih 2014, table 1(a): 28×28
-    "centred-2": Config(task="centred", glimpses=2, size=8, scales=1, updates=20_000),
-    "centred-4": Config(task="centred", glimpses=4, size=8, scales=1, updates=20_000),
-    "centred": Config(task="centred", glimpses=7, size=8, scales=1, updates=20_000),
+    "centred-2": Config(task="centred", glimpses=2, size=8, scales=1, batch=512, updates=8_000),
+    "centred-4": Config(task="centred", glimpses=4, size=8, scales=1, batch=512, updates=8_000),
+    "centred": Config(task="centred", glimpses=7, size=8, scales=1, batch=512, updates=8_000),
     # table 1(b): 60×60, translated
-    "translated60": Config(task="translated-60", updates=20_000),
+    "translated60": Config(task="translated-60", batch=512, updates=8_000),
     # table 2(a): 60×60, translated and cluttered
     "cluttered60": Config(updates=60_000),
-    "cluttered60-4": Config(glimpses=4, updates=20_000),
-    "cluttered60-6": Config(glimpses=6, updates=20_000),
-    "cluttered60-random": Config(model="random", updates=20_000),
-    "cluttered60-fc64": Config(model="fc", units=64, lr=1e-3, updates=20_000),
-    "cluttered60-fc256": Config(model="fc", lr=1e-3, updates=20_000),
-    "cluttered60-conv": Config(model="conv", lr=1e-3, updates=20_000),
+    "cluttered60-4": Config(glimpses=4, batch=512, updates=8_000),
+    "cluttered60-6": Config(glimpses=6, batch=512, updates=8_000),
+    "cluttered60-random": Config(model="random", batch=512, updates=8_000),
+    "cluttered60-fc64": Config(model="fc", units=64, lr=1e-3, batch=512, updates=8_000),
+    "cluttered60-fc256": Config(model="fc", lr=1e-3, batch=512, updates=8_000),
+    "cluttered60-conv": Config(model="conv", lr=1e-3, batch=512, updates=8_000),
     # table 2(b): 100×100, translated and cluttered
-    "cluttered100": Config(task="cluttered-100", scales=4, updates=20_000),
-    "cluttered100-4": Config(task="cluttered-100", scales=4, glimpses=4, updates=20_000),
-    "cluttered100-random": Config(task="cluttered-100", scales=4, model="random", updates=20_000),
-    "cluttered100-conv": Config(task="cluttered-100", model="conv", lr=1e-3, updates=20_000),
+    "cluttered100": Config(task="cluttered-100", scales=4, batch=512, updates=8_000),
+    "cluttered100-4": Config(task="cluttered-100", scales=4, glimpses=4, batch=512, updates=8_000),
+    "cluttered100-random": Config(task="cluttered-100", scales=4, model="random", batch=512, updates=8_000),
+    "cluttered100-conv": Config(task="cluttered-100", model="conv", lr=1e-3, batch=512, updates=8_000),
     # the paper's own training: minibatch 20, SGD with momentum, σ fixed, reward and loss after the last glimpse only
     "paper": Config(
         std=0.2, final_std=0.2, location_units=0, reward="right", baseline="state", auxiliary=0.0,
@@ -125,77 +125,10 @@ PAPER = {
 }  # fmt: skip
 
 
-class RAM(nn.Module):
-    """f_g, f_h, f_l and f_a: glimpse and location in; next location, answer and memory h out (Mnih 2014, figure 1)."""
-
-    def __init__(self, glimpse: int, classes: int, config: Config) -> None:
-        super().__init__()
-        self.what, self.where = nn.Linear(glimpse, 128), nn.Linear(2, 128)
-        self.glimpse = nn.Linear(256, HIDDEN)
-        self.core_in, self.core = nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, HIDDEN, bias=False)
-        self.locate = mlp([HIDDEN, config.location_units, 2] if config.location_units else [HIDDEN, 2])
-        self.answer = nn.Linear(HIDDEN, classes)
-        # He's gain for ReLU layers and a core that begins by remembering half of h: both learn several times faster
-        # than PyTorch's default here, where most pixels are black and signals shrink from layer to layer.
-        for layer in (self.what, self.where, self.glimpse, self.core_in):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
-        self.core.weight = nn.Parameter(0.5 * torch.eye(HIDDEN))
-        self.std: Tensor
-        self.register_buffer("std", torch.tensor(config.std))
-        self.random: bool = config.model == "random"
-
-    def forward(self, obs: dict[str, Tensor], state: Tensor) -> PolicyOutput:
-        """One glimpse: obs = {glimpse `[B, k·g·g]`, location `[B, 2]`}, state h_{t−1} `[B, 256]`."""
-        h = self._remember(self._see(obs), state)
-        return self._act(h)
-
-    def sequence(self, obs: dict[str, Tensor], state: Tensor, done: Tensor) -> PolicyOutput:
-        """One episode of T glimpses at once, every field (state too) `[T, B, …]`: only the core goes step by step."""
-        seen, memory = self._see(obs), []
-        for t in range(len(seen)):
-            state = self._remember(seen[t], state)
-            memory.append(state)
-        return self._act(torch.stack(memory))
-
-    def _see(self, obs: dict[str, Tensor]) -> Tensor:
-        glimpse, location = (obs[key].to(self.what.weight.dtype) for key in ("glimpse", "location"))
-        both = F.relu(torch.cat([self.what(glimpse), self.where(location)], -1))
-        return self.core_in(F.relu(self.glimpse(both)))
-
-    def _remember(self, seen: Tensor, h: Tensor) -> Tensor:
-        return F.relu(seen + self.core(h))
-
-    def _act(self, h: Tensor) -> PolicyOutput:
-        # REINFORCE trains f_l alone and cross-entropy all the rest: hence the detached h
-        location = UniformLocation(h) if self.random else DiagonalGaussian(self.locate(h.detach()), self.std)
-        return PolicyOutput(Product({"location": location, "label": Categorical(self.answer(h))}), h)
-
-    def initial_state(self, batch: int) -> Tensor:
-        """h_0 = 0 `[B, 256]`."""
-        return self.core.weight.new_zeros(batch, HIDDEN)
-
-
 def parts(distribution: Distribution | None) -> tuple[DiagonalGaussian, Categorical]:
     """Where to look next and what it is, out of their product."""
     assert isinstance(distribution, Product) and isinstance(distribution.parts, dict)
     return distribution.parts["location"], distribution.parts["label"]
-
-
-class UniformLocation:
-    """Anywhere in the image, whatever was seen: the control that the paper calls random glimpses."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.like = like[..., :2].detach()
-
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """l ~ U([−1, 1]²) `[…, 2]`."""
-        shape, device = self.like.shape, self.like.device
-        return torch.rand(shape, generator=generator, device=device) * 2 - 1
-
-    def log_prob(self, location: Tensor) -> Tensor:
-        """log ¼ everywhere `[…]`."""
-        return location.new_full(location.shape[:-1], 0.25).log()
 
 
 class Baseline(nn.Module):
@@ -273,17 +206,17 @@ def train(config: Config, run: Run | None = None) -> nn.Module:
 
 
 def hybrid_loss(
-    config: Config, policy: RAM, baseline: Baseline, episode: Trajectory, label: Tensor
+    config: Config, policy: RecurrentAttention, baseline: Baseline, episode: Trajectory, label: Tensor
 ) -> dict[str, Tensor]:
     """What an episode `[T, B]` teaches: cross-entropy for what it is, REINFORCE for where to look, and the baseline.
 
     L = −log p_T(y) − w·mean_{t<T} log p_t(y) + Σ_{t<T} (−log π(l_t|h_t)·(R − b_t) + (R − b_t)²); γ = 1, so every
     return is the last reward R, and l_T is left out, for nobody looks there (Mnih 2014, section 3.2).
     """
-    output = policy.sequence(episode.obs, policy.initial_state(len(label)), episode.done)
-    where, what = parts(output.distribution)
+    memory = policy.replayed(episode.obs, tree_stack([output.state for output in episode.outputs]))
+    where, what = parts(policy.act(memory))
     log_p = what.log_prob(label.expand(config.glimpses, -1))  # log p_t(y) [T, B]
-    b = baseline(output.state[:-1].detach(), label, log_p[:-1].detach())
+    b = baseline(memory[:-1].detach(), label, log_p[:-1].detach())
     reward = episode.reward[-1] if config.reward == "right" else log_p[-1].detach().exp()
     log_prob = where.log_prob(episode.action["location"])[:-1]
     losses = {
@@ -321,11 +254,13 @@ def make_env(config: Config, run: Run, split: str, batch: int) -> GlimpseVectorE
     )  # fmt: skip
 
 
-def make_policy(config: Config, run: Run, env: GlimpseVectorEnv) -> "RAM | Whole":
+def make_policy(config: Config, run: Run, env: GlimpseVectorEnv) -> RecurrentAttention | Whole:
     """The agent of the settings, or the baseline, with fresh weights."""
     if config.model in ("fc", "conv"):
         return Whole(env.sensor.height, env.sensor.width, env.images.classes, config).to(run.device)
-    return RAM(config.scales * config.size**2, env.images.classes, config).to(run.device)
+    glimpse, random = config.scales * config.size**2, config.model == "random"
+    network = RecurrentAttention(glimpse, env.images.classes, config.location_units, config.std, random)
+    return network.to(run.device)
 
 
 def make_optimizer(config: Config, *groups: tuple[float, Iterable[nn.Parameter]]) -> torch.optim.Optimizer:
@@ -361,15 +296,15 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
         if isinstance(policy, Whole):
             log_p = {"error": policy(canvases)[None]}
         else:
-            greedy = not policy.random
+            greedy = not policy.random_location
             rolls = [episode_log_p(policy, env, canvases, label, generator, greedy) for _ in range(config.rolls)]
-            policy.random, kept = True, policy.random
+            policy.random_location, kept = True, policy.random_location
             log_p = {
                 "error": rolls[0],
                 "error_rolls": torch.stack(rolls).mean(0)[-1:],
                 "error_random_glimpses": episode_log_p(policy, env, canvases, label, generator, greedy=False)[-1:],
             }
-            policy.random = kept
+            policy.random_location = kept
         for key, value in log_p.items():  # [steps, B, classes] -> the number of wrong answers at each step
             miss = (value.argmax(-1) != label).sum(-1)
             wrong[key] = wrong.get(key, torch.zeros_like(miss)) + miss
@@ -380,7 +315,7 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
 
 
 def episode_log_p(
-    policy: RAM,
+    policy: RecurrentAttention,
     env: GlimpseVectorEnv,
     canvases: Tensor,
     label: Tensor,
@@ -407,7 +342,9 @@ def watch(config: Config, run: Run) -> list[Path]:
     obs, _ = env.reset(seed=run.seed)
     pictures, label = env.pictures, env.label
     start = policy.initial_state(count)
-    episode, _, _ = rollout(env, policy, obs, start, config.glimpses, generator=run.generator, greedy=not policy.random)
+    episode, _, _ = rollout(
+        env, policy, obs, start, config.glimpses, generator=run.generator, greedy=not policy.random_location
+    )
     patches = episode.obs["glimpse"].unflatten(2, (config.scales, config.size, config.size))
     probs = parts(episode.distribution)[1].probs
     picture, location, patch, prob = (x.cpu().numpy() for x in (pictures, episode.obs["location"], patches, probs))

@@ -54,11 +54,11 @@ class Categorical:
         return self.log_probs.exp()
 
     def sample(self, generator: Generator) -> Tensor:
-        """a = argmaxₖ (logitₖ − log Eₖ), Eₖ ~ Exp(1): an exponential race `[…]`."""
+        """a = argmaxₖ (logitₖ − log Eₖ), Eₖ = −log Uₖ ~ Exp(1): an exponential race `[…]`."""
         logits = self.logits.detach()
-        # A zero draw would make −∞ + ∞ = nan at a masked choice, and argmax would pick it.
-        race = torch.empty_like(logits).exponential_(generator=generator).clamp_min_(torch.finfo(logits.dtype).tiny)
-        return (logits - race.log_()).argmax(-1)
+        # U never reaches 1, so no E is 0 and a masked choice never wins; U = 0 only makes its choice lose
+        race = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
+        return (logits - race.log_().neg_().log_()).argmax(-1)
 
     def mode(self) -> Tensor:
         """argmaxₖ π(k) `[…]`."""

@@ -34,9 +34,9 @@ def rollout(
 
     `env` is a vector environment in tensors with SAME_STEP autoreset: the obs after an ended episode starts the next
     one, and `info["final_obs"]` holds the one that ended it, from which a truncated step is bootstrapped. Recurrent
-    state starts anew with each episode. With `grad` the graph through time is kept and τ.outputs holds the T policy
-    outputs; without it nothing is recorded. `greedy` takes the mode of π. `until_done` plays one episode per
-    environment: the mask ends with each environment's first episode, and play stops when all have ended.
+    state starts anew with each episode. With `grad` the graph through time is kept; without it nothing is recorded.
+    `greedy` takes the mode of π. `until_done` plays one episode per environment: the mask ends with each environment's
+    first episode, and play stops when all have ended.
     """
     if generator is None and not greedy:
         raise ValueError("sampling needs a generator: give one, or greedy=True")
@@ -84,7 +84,7 @@ def rollout(
         next_value=next_value,
         state=start,
         distribution=distribution,
-        outputs=tuple(outputs) if grad else (),
+        outputs=tuple(outputs),
     )
     return trajectory, obs, state
 

@@ -27,7 +27,7 @@ class Trajectory:
     discount = γ·(1 − terminated); done = terminated or truncated; next_value = V(s_{t+1}) as step t saw it, before
     any reset; mask is False where a row only pads. value and next_value are zero for a policy without a critic.
     state is the recurrent state before the first step; distribution is π(·|s_t) over `[T, B]` as it acted; outputs
-    holds the policy's T outputs if the graph through time was kept.
+    holds the policy's T outputs, with gradients if the graph through time was kept.
     """
 
     obs: Tree

@@ -25,25 +25,27 @@ class Canvas:
         count, height, width = self.images.shape
         batch, device = index.shape[0], index.device
 
-        def at_random(bound: int) -> Tensor:
-            return torch.randint(bound, (batch, 1), generator=generator, device=device)
+        def at_random(bound: int, times: int = 1) -> Tensor:
+            return torch.randint(bound, (batch, times), generator=generator, device=device)
 
         if (self.height, self.width) == (height, width):
             canvas = self.images.index_select(0, index).view(batch, -1)
         else:
             canvas = self.images.new_zeros(batch, self.height * self.width)
-            row, column = at_random(self.height - height + 1), at_random(self.width - width + 1)
-            where = row * self.width + column + _cells(height, width, self.width, device)
+            place = at_random(self.height - height + 1) * self.width + at_random(self.width - width + 1)
+            where = place + _cells(height, width, self.width, device)
             canvas.scatter_(1, where, self.images.index_select(0, index).view(batch, -1))
-        pixels, patch = self.images.view(-1), self.patch
-        for _ in range(self.clutter):
-            # "other digits": any image but the one on the canvas
-            other = (index[:, None] + 1 + at_random(count - 1)) % count
-            row, column = at_random(height - patch + 1), at_random(width - patch + 1)
-            source = other * (height * width) + row * width + column + _cells(patch, patch, width, device)
-            row, column = at_random(self.height - patch + 1), at_random(self.width - patch + 1)
-            target = row * self.width + column + _cells(patch, patch, self.width, device)
-            canvas.scatter_(1, target, torch.maximum(canvas.gather(1, target), pixels.take(source)))
+        if self.clutter:
+            patch, pixels, times = self.patch, self.images.view(-1), self.clutter
+            other = (index[:, None] + 1 + at_random(count - 1, times)) % count  # any image but the one on the canvas
+            source = (other * height + at_random(height - patch + 1, times)) * width + at_random(
+                width - patch + 1, times
+            )
+            target = at_random(self.height - patch + 1, times) * self.width + at_random(self.width - patch + 1, times)
+            pieces = pixels.take(source[..., None] + _cells(patch, patch, width, device))  # [B, clutter, patch²]
+            places = target[..., None] + _cells(patch, patch, self.width, device)
+            for i in range(times):  # one after the other, for they may overlap
+                canvas.scatter_(1, places[:, i], torch.maximum(canvas.gather(1, places[:, i]), pieces[:, i]))
         return canvas.view(batch, self.height, self.width)
 
 
