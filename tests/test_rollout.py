@@ -82,7 +82,7 @@ def test_every_column_by_hand() -> None:
     # truncated at obs 3: V = 103, the value of the obs that ended it, not the 100 of the next episode
     assert_close(tau.next_value[:, 1], torch.tensor([101.0, 102, 103, 101, 102, 103]))
     assert_close(tau.next_value[::2, 0], torch.tensor([101.0, 101, 101]))
-    assert tau.mask.all() and tau.steps == 12 and state is None and tau.outputs == ()
+    assert tau.mask.all() and tau.steps == 12 and state is None and len(tau.outputs) == 6
     assert_close(tau.log_prob, torch.full((6, 2), 0.5).log())
     assert_close(torch.stack(env.actions), tau.action)
     assert_close(obs, torch.zeros(2, 1))

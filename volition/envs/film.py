@@ -85,7 +85,7 @@ def draw_curves(path: Path, episode: Trajectory, title: str) -> Path:
     figure = Figure(figsize=(7, 6), layout="constrained")
     FigureCanvasAgg(figure)
     for (name, values), axes in zip(rows.items(), figure.subplots(3, 1, sharex=True), strict=True):
-        axes.plot(values.float().cpu().numpy(), drawstyle="steps-post" if name == "action" else "default")
+        axes.plot(values.float().cpu().numpy(), "." if name == "action" else "-", markersize=2)
         axes.set_ylabel(name)
     axes.set_xlabel("step")
     figure.suptitle(title)
