@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # as training does: small networks, and other processes beside
 
 TOY = '''"""A toy: fits a line while drawing from every random state there is.
 
