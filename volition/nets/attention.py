@@ -39,8 +39,8 @@ class RecurrentAttention(nn.Module):
         self.core_in, self.core = nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, HIDDEN, bias=False)
         self.locate = mlp([HIDDEN, location_units, 2] if location_units else [HIDDEN, 2])
         self.answer = nn.Linear(HIDDEN, classes)
-        # He's gain for ReLU layers and a core that begins by remembering half of h: both learn several times faster
-        # than PyTorch's default here, where most pixels are black and signals shrink from layer to layer.
+        # He's gain for ReLU layers, and a core that begins by remembering half of h: most pixels are black, and with
+        # PyTorch's default the signal shrinks from layer to layer and learning starts much later.
         for layer in (self.what, self.where, self.glimpse, self.core_in):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
