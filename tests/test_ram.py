@@ -43,7 +43,7 @@ def touched(module: torch.nn.Module, loss: Tensor) -> set[str]:
 def test_each_loss_reaches_its_own_parameters_only(baseline) -> None:
     config = replace(SMALL, baseline=baseline)
     policy, critic, episode, label = play(config)
-    losses = ram.hybrid_loss(config, policy, critic, episode, label)
+    losses = ram.hybrid_loss(config, policy, critic, episode, label, 2.0)
     locate = {name for name, _ in policy.named_parameters() if name.startswith("locate")}
     everything = {name for name, _ in policy.named_parameters()}
     assert touched(policy, losses["cross_entropy"]) == everything - locate
@@ -60,11 +60,11 @@ def test_last_location_teaches_nothing_and_log_prob_is_of_the_unclipped_sample()
     chosen = episode.action["location"]
     assert chosen.abs().max() > 1 and episode.obs["location"].abs().max() <= 1
     torch.testing.assert_close(episode.obs["location"][1:], chosen[:-1].clamp(-1, 1))
-    before = ram.hybrid_loss(config, policy, critic, episode, label)["location"]
+    before = ram.hybrid_loss(config, policy, critic, episode, label, 2.0)["location"]
     last = chosen.clone()
     last[-1] += 3
     changed = replace_action(episode, last)
-    torch.testing.assert_close(ram.hybrid_loss(config, policy, critic, changed, label)["location"], before)
+    torch.testing.assert_close(ram.hybrid_loss(config, policy, critic, changed, label, 2.0)["location"], before)
     # by hand: log N(l; μ, 2²) in two dimensions of the sample as drawn
     mean = policy.sequence(episode.obs, policy.initial_state(16), episode.done).distribution.parts["location"].mean
     by_hand = -((chosen - mean) ** 2).sum(-1) / (2 * 4) - math.log(2 * math.pi * 4)
@@ -135,7 +135,7 @@ def test_location_gradient_is_that_of_the_expected_reward(baseline) -> None:
     generator = torch.Generator().manual_seed(0)
     episode, _, _ = rollout(env, policy, env.obs, policy.initial_state(count), 2, generator=generator)
     policy.zero_grad()
-    ram.hybrid_loss(config, policy, critic, episode, label)["location"].backward()
+    ram.hybrid_loss(config, policy, critic, episode, label, 2.0)["location"].backward()
     estimate = -policy.locate[0].bias.grad  # the loss descends, the reward ascends
 
     # the exact gradient with respect to μ = bias + W h₁, which for the bias is ∂J/∂μ itself
@@ -172,7 +172,7 @@ def test_paper_reward_is_what_the_environment_pays() -> None:
     torch.testing.assert_close(episode.reward[-1], (episode.action["label"][-1] == label).float())
     b = critic(policy.sequence(episode.obs, policy.initial_state(16), episode.done).state.h[:-1], label, None)
     expected = (episode.reward[-1] - b).square().sum(0).mean()
-    torch.testing.assert_close(ram.hybrid_loss(config, policy, critic, episode, label)["baseline"], expected)
+    torch.testing.assert_close(ram.hybrid_loss(config, policy, critic, episode, label, 2.0)["baseline"], expected)
 
 
 def test_learns_to_see_and_evaluation_repeats(tmp_path) -> None:

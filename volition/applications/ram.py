@@ -59,7 +59,9 @@ class Config:
     baseline: Literal["state", "privileged"] = "privileged"
     """b(h_t) as in the paper, or b(h_t, y, log p_t(y)): unbiased as well, for the label does not depend on l_t."""
     auxiliary: float = 2.0
-    """Weight of the cross-entropy of earlier glimpses' answers; 0 as in the paper asks only after the last."""
+    """Weight of the cross-entropy of earlier glimpses' answers at the beginning; the paper asks only after the last."""
+    final_auxiliary: float = 0.0
+    """… and at the end, linearly: first glimpses cannot know, and would otherwise have most of the gradient."""
     units: int = 256
     """Units of each hidden layer of the fc baseline."""
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -90,7 +92,7 @@ VARIANTS = {
     # table 1(b): 60×60, translated
     "translated60": Config(task="translated-60", batch=512, updates=6_000),
     # table 2(a): 60×60, translated and cluttered
-    "cluttered60": Config(updates=60_000),
+    "cluttered60": Config(batch=512, updates=40_000),
     "cluttered60-4": Config(glimpses=4, batch=512, updates=6_000),
     "cluttered60-6": Config(glimpses=6, batch=512, updates=6_000),
     "cluttered60-random": Config(model="random", batch=512, updates=6_000),
@@ -190,13 +192,14 @@ def train(config: Config, run: Run | None = None) -> nn.Module:
     for update in run.loop(config.updates):
         left = anneal(optimizer, update, config)
         policy.std.fill_(config.final_std + left * (config.std - config.final_std))
+        early = config.final_auxiliary + left * (config.auxiliary - config.final_auxiliary)
         torch._foreach_copy_(list(actor.parameters()), list(policy.parameters()))
 
         label = env.label
         start = actor.initial_state(config.batch)
         episode, _, _ = rollout(env, actor, env.obs, start, config.glimpses, generator=run.generator)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
-            losses = hybrid_loss(config, policy, baseline, episode, label)
+            losses = hybrid_loss(config, policy, baseline, episode, label, early)
         run.log(update, **losses, error=100 * (1 - episode.reward[-1].mean()))
 
         optimizer.zero_grad(set_to_none=True)
@@ -206,11 +209,11 @@ def train(config: Config, run: Run | None = None) -> nn.Module:
 
 
 def hybrid_loss(
-    config: Config, policy: RecurrentAttention, baseline: Baseline, episode: Trajectory, label: Tensor
+    config: Config, policy: RecurrentAttention, baseline: Baseline, episode: Trajectory, label: Tensor, early: float
 ) -> dict[str, Tensor]:
     """What an episode `[T, B]` teaches: cross-entropy for what it is, REINFORCE for where to look, and the baseline.
 
-    L = −log p_T(y) − w·mean_{t<T} log p_t(y) + Σ_{t<T} (−log π(l_t|h_t)·(R − b_t) + (R − b_t)²); γ = 1, so every
+    L = −log p_T(y) − early·mean_{t<T} log p_t(y) + Σ_{t<T} (−log π(l_t|h_t)·(R − b_t) + (R − b_t)²); γ = 1, so every
     return is the last reward R, and l_T is left out, for nobody looks there (Mnih 2014, section 3.2).
     """
     memory = policy.replayed(episode.obs, tree_stack([output.state for output in episode.outputs]))
@@ -224,8 +227,8 @@ def hybrid_loss(
         "location": policy_gradient(log_prob, reward - b).sum(0).mean(),
         "baseline": (reward - b).square().sum(0).mean(),
     }
-    if config.auxiliary and config.glimpses > 1:
-        losses["early"] = -config.auxiliary * log_p[:-1].mean()
+    if early and config.glimpses > 1:
+        losses["early"] = -early * log_p[:-1].mean()
     return losses
 
 
