@@ -159,7 +159,8 @@ def main() -> None:
         line = {
             "benchmark": "ram_speed", "setting": name, "threads": 1, "rounds": arguments.rounds,
             "images_per_cpu_second": {k: [round(v) for v in vs] for k, vs in rates.items()},
-            "floor_images_per_cpu_second": round(bound), "median_ratio_to_peer": {k: round(v, 2) for k, v in ratios.items()},
+            "floor_images_per_cpu_second": round(bound),
+            "median_ratio_to_peer": {k: round(v, 2) for k, v in ratios.items()},
             "commit": commit(), "versions": versions(), "machine": machine(),
         }  # fmt: skip
         out.parent.mkdir(parents=True, exist_ok=True)
