@@ -134,6 +134,7 @@ def main() -> None:
     arguments = parser.parse_args()
     peer_folder, out = arguments.peer.resolve(), arguments.out.resolve()
     torch.set_num_threads(1)
+    os.environ.pop("VOLITION_DATA", None)  # both sides train on the built-in digits
     for name, (task, glimpses, size, scales) in SETTINGS.items():
         with tempfile.TemporaryDirectory() as scratch:  # the peer makes folders where it stands
             os.chdir(scratch)

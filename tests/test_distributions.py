@@ -455,3 +455,15 @@ def test_shapes_seeds_and_no_hidden_randomness(name: str) -> None:
 
 def flat(action: Any) -> list[Tensor]:
     return list(action) if isinstance(action, tuple) else [action]
+
+
+def test_squashed_gaussians_can_be_stacked_over_time() -> None:
+    from volition.core.policy import stack_distributions
+
+    generator = Generator().manual_seed(0)
+    parts = [
+        SquashedGaussian(torch.randn(5, 2, generator=generator), 0.3, -2.0, torch.tensor([1.0, 3.0])) for _ in "abc"
+    ]
+    action = torch.stack([part.sample(generator) for part in parts])
+    together = stack_distributions(list(parts)).log_prob(action)
+    assert_close(together, torch.stack([part.log_prob(a) for part, a in zip(parts, action, strict=True)]))

@@ -179,3 +179,13 @@ def test_stable_baselines3_trains_on_it_unmodified() -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(VolitionError, match="task 'clutered'"):
         GlimpseVectorEnv(task="clutered")
+
+
+def test_the_last_render_shows_the_image_that_was_judged() -> None:
+    env = gym.make("volition/Glimpse-v0", task="centred", size=8, scales=1, glimpses=1, render_mode="rgb_array")
+    env.reset(seed=0)
+    before = env.render()
+    env.step(env.action_space.sample())  # ends the episode; the next image waits for reset
+    assert np.array_equal(before, env.render())
+    env.reset()
+    assert not np.array_equal(before, env.render())

@@ -40,7 +40,7 @@ def small_mnist(folder: Path, zipped: bool = True) -> Path:
 def test_mnist_folder_round_trip(tmp_path: Path, zipped: bool) -> None:
     images = load(folder=small_mnist(tmp_path, zipped))
     random = np.random.default_rng(0)
-    assert images.name == "MNIST"
+    assert images.name == "mnist, not MNIST"  # the files' digests tell: papers' figures are not for these
     assert images.train_images.shape == (30, 28, 28) and images.test_labels.shape == (20,)
     expected = random.integers(256, size=(30, 28, 28), dtype=np.uint8)
     assert torch.equal(images.train_images, torch.from_numpy(expected))
@@ -59,6 +59,7 @@ def test_validation_takes_the_place_of_the_test_set(tmp_path: Path) -> None:
 @pytest.mark.skipif(not DATA or not catalog.find("mnist", Path(DATA)), reason="no MNIST in $VOLITION_DATA")
 def test_real_mnist() -> None:
     images = load(folder=Path(str(DATA)))
+    assert images.name == "MNIST"
     assert images.train_images.shape == (60_000, 28, 28) and images.test_images.shape == (10_000, 28, 28)
     assert images.train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]  # the well-known first ten
     assert images.test_labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -154,6 +155,10 @@ def test_npz_fuzz_and_no_pickle(tmp_path: Path) -> None:
             read_npz(path)
         except VolitionError as error:
             assert "\n" not in str(error)
+    path.write_bytes(b"")
+    np.save(tmp_path / "single.npy", x)
+    with pytest.raises(VolitionError, match="single array"):
+        read_npz(tmp_path / "single.npy")
     np.savez(path, x_train=np.array([object()]), y_train=y, x_test=x, y_test=y)
     with pytest.raises(VolitionError, match=r"pickle|Object"):
         read_npz(path)

@@ -14,6 +14,7 @@ from volition.core.rollout import rollout, unroll
 from volition.core.trajectory import Trajectory
 from volition.data.images import LabelledImages
 from volition.envs.glimpse import GlimpseVectorEnv
+from volition.errors import VolitionError
 from volition.nets.attention import Memory, RecurrentAttention
 from volition.run import Run
 
@@ -195,3 +196,9 @@ def test_baselines_of_the_table_train(model, tmp_path) -> None:
     assert run.history[-1]["cross_entropy"] < run.history[0]["cross_entropy"]
     results = ram.evaluate(config, Run.open(tmp_path / "run", Config))
     assert 0 <= results["error"] < results["error_chance"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("rolls", 0), ("lr", -1.0), ("units", 0), ("validation", -1)])
+def test_impossible_settings_are_named(name, value) -> None:
+    with pytest.raises(VolitionError, match=name):
+        replace(SMALL, **{name: value})

@@ -641,3 +641,13 @@ def test_memory_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line["x"] for line in run.history] == [4.5, 14.5]
     run.path("picture.png").write_text("x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_death_before_the_first_checkpoint_begins_anew(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path / "killed", 8, fail=5, log_every=2)  # lines for updates 2 and 4 are written, no checkpoint is
+    assert (tmp_path / "killed" / "metrics.jsonl").read_text().count("\n") == 2 and not names(tmp_path / "killed")
+    train(tmp_path / "killed", 8, log_every=2)
+    train(tmp_path / "whole", 8, log_every=2)
+    killed, whole = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("killed", "whole"))
+    assert killed == whole

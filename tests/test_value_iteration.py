@@ -13,7 +13,8 @@ from torch.testing import assert_close
 from volition.algorithms import value_iteration as recipe
 from volition.core import mdp as M
 from volition.envs.grid import Grid, draw_values, grid_of, lake, strip_grid
-from volition.envs.tabular import MDPEnv, from_gymnasium, make_env, read_npz
+from volition.envs.tabular import MDPEnv, from_gymnasium, read_npz
+from volition.envs.vector import make_one
 from volition.errors import VolitionError
 from volition.run import Run
 
@@ -30,7 +31,7 @@ ENVS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("env_id", "options"), ENVS)
 def test_three_ways_to_v_star_agree(env_id: str, options: dict[str, Any]) -> None:
-    mdp = from_gymnasium(make_env(env_id, **options), 0.97)
+    mdp = from_gymnasium(make_one(env_id, options), 0.97)
     value = M.value_iteration(mdp, 1e-9)
     exact, policy = M.policy_iteration(mdp)
     assert (value - exact).abs().max() <= 1e-9 + 1e-11
@@ -40,7 +41,7 @@ def test_three_ways_to_v_star_agree(env_id: str, options: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(("env_id", "options"), ENVS)
 def test_tables_against_a_loop(env_id: str, options: dict[str, Any]) -> None:
-    env: Any = make_env(env_id, **options)
+    env: Any = make_one(env_id, options)
     mdp = from_gymnasium(env, 0.9)
     value = torch.randn(mdp.states, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     q = M.bellman_q(mdp, value)
@@ -55,7 +56,7 @@ def test_known_values() -> None:
     # CliffWalking: up, 11 to the right, down: 13 steps of −1. Firm 4×4 lake: the goal is 6 steps away, γ^5.
     cliff = from_gymnasium("CliffWalking-v1", 1.0)
     assert M.start_value(cliff, M.value_iteration(cliff)).item() == -13
-    ice = from_gymnasium(make_env("FrozenLake-v1", is_slippery=False), 0.9)
+    ice = from_gymnasium(make_one("FrozenLake-v1", dict(is_slippery=False)), 0.9)
     assert M.start_value(ice, M.value_iteration(ice, 1e-10)).item() == pytest.approx(0.9**5)
     # The slippery 4×4 lake without discount: 14/17, the well-known 0.82.
     slippery = from_gymnasium("FrozenLake-v1", 1.0)
@@ -65,12 +66,12 @@ def test_known_values() -> None:
 def test_unfit_environments() -> None:
     with pytest.raises(VolitionError, match="CartPole-v1' has no transition table"):
         from_gymnasium("CartPole-v1", 0.9)
-    with pytest.raises(VolitionError, match="env 'NoSuch-v0'"):
-        make_env("NoSuch-v0")
-    with pytest.raises(VolitionError, match="refused the options"):
-        make_env("FrozenLake-v1", wings=2)
-    with pytest.raises(VolitionError, match="refused the options"):
-        make_env("FrozenLake-v1", map_name="5x5")
+    with pytest.raises(VolitionError, match="no env 'NoSuch-v0'"):
+        make_one("NoSuch-v0", {})
+    with pytest.raises(VolitionError, match="refused"):
+        make_one("FrozenLake-v1", dict(wings=2))
+    with pytest.raises(VolitionError, match="refused"):
+        make_one("FrozenLake-v1", dict(map_name="5x5"))
 
     class Odd(gymnasium.Env):
         P = {0: {0: [(1.0, 7, 0.0, False)]}}  # noqa: RUF012  # leads to a state that is not there
@@ -86,10 +87,10 @@ def test_bad_maps(text: str) -> None:
 
 
 def test_grids_number_the_states() -> None:
-    lake_grid = grid_of(make_env("FrozenLake-v1", desc=["SFH", "FFG"]))
+    lake_grid = grid_of(make_one("FrozenLake-v1", dict(desc=["SFH", "FFG"])))
     assert lake_grid is not None and lake_grid.letters.tolist() == [["S", "", "H"], ["", "", "G"]]
     assert lake_grid.panels[""].tolist() == [[0, 1, 2], [3, 4, 5]]
-    taxi: Any = make_env("Taxi-v4")
+    taxi: Any = make_one("Taxi-v4", {})
     grid = grid_of(taxi)
     assert grid is not None and [grid.letters[r, c] for r, c in taxi.unwrapped.locs] == ["R", "G", "Y", "B"]
     # a wall on the right means that going east stays where it is; everywhere else it moves
@@ -98,7 +99,7 @@ def test_grids_number_the_states() -> None:
         for column in range(4):
             stays = taxi.unwrapped.P[cells[row, column]][2][0][1] == cells[row, column]
             assert stays == ((row, column) in grid.walls)
-    assert grid_of(make_env("CartPole-v1")) is None
+    assert grid_of(make_one("CartPole-v1", {})) is None
     assert strip_grid(7, 2).panels[""].tolist() == [[0, 1, 2], [3, 4, 5], [6, -1, -1]]
 
 

@@ -128,7 +128,7 @@ def data(words: list[str]) -> None:
             found = catalog.find(entry.name, folder)
         except VolitionError as error:
             print(f"  there:      in part: {error}")
-            found = {}
+            continue
         if not found:
             print(f"  there:      no\n  to get it:  {entry.how}")
             continue
@@ -312,7 +312,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"volition: the disk is full ({error.filename or 'standard output'}): make room", file=sys.stderr)
+        full = error.errno == errno.ENOSPC
+        where = error.filename or "standard output"
+        print(f"volition: {'the disk is full' if full else error.strerror or error} ({where})", file=sys.stderr)
         return 2

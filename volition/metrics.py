@@ -63,6 +63,11 @@ class Metrics:
             self.offset += len(data)
         return line
 
+    def begin(self) -> None:
+        """Forget what a run that was killed before its first checkpoint has written: it begins anew."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
     def state_dict(self) -> dict[str, Any]:
         """Where the file stands, and the interval under way."""
         self.settle()

@@ -35,7 +35,7 @@ class Run:
     """A training run in `folder`, or in memory without one; goes on from the newest good checkpoint there.
 
     Use it as `with Run(folder, …) as run:`. Leaving the block without an error ends the run also where the
-    recipe left its loop by `break`, and lets go of the folder.
+    recipe left its loop by `break`, and lets go of the folder. Making a run seeds torch, NumPy and Python's random.
     """
 
     _lock: IO[str] | None
@@ -295,6 +295,9 @@ class Run:
                 raise VolitionError(f"the newest checkpoint in {folder} has no metrics: {ANOTHER}") from None
             if notice:
                 say(f"volition: {notice}")
+        else:
+            self._metrics.begin()
+        if state is not None:
             try:
                 if not self._differences(read_config(folder)):
                     return
@@ -305,7 +308,7 @@ class Run:
             self.settings
             | {
                 "variant": self.variant,
-                "data": None if self.data is None else str(self.data),
+                "data": None if self.data is None else str(self.data.resolve()),
                 "threads": threads,
                 "command": self.command,
                 **provenance(),
@@ -347,6 +350,8 @@ class Run:
         state, self._restored = self._restored, None
         if state is None:
             self.trained_on = self.dataset
+            if not self.quiet and self.dataset != "built-in":
+                say(f"data: {self.dataset}")
             return
         if lost := sorted(set(state["objects"]) - set(self._objects)):
             raise VolitionError(f"the checkpoint in {self.folder} holds {lost[0]!r}, not tracked here: {ANOTHER}")

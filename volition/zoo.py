@@ -136,6 +136,8 @@ def results(*folders: Path) -> list[dict[str, Any]]:
                 line = json.loads(row)
                 if not all(isinstance(line[name], kind) for name, kind in NEEDED.items()):
                     raise ValueError
+                for value in line["metrics"].values():
+                    math.fsum(value if isinstance(value, list) else [value])  # numbers only
             except (ValueError, KeyError, TypeError, RecursionError):
                 raise VolitionError(f"line {number} of {file} is not a result: mend or remove it") from None
             lines.append(line | {"changed": line["changed"] or {}, "finished": line.get("finished", True)})

@@ -39,7 +39,7 @@ class Config:
     weighting: Literal["episode", "to_go"] = "to_go"
     """What an action is weighted by: R(τ) of the whole episode, or the rewards that came after it."""
     baseline: Literal["none", "constant", "time", "learned"] = "learned"
-    """b: none, the mean return of the other episodes, their mean at the same step, or a learned V(s_t)."""
+    """b: none, the mean weight over the other episodes' steps, their mean at the same step, or a learned V(s_t)."""
     gamma: float = 0.99
     """Discount γ; below 1 a learned V also stands for what a time limit cuts off."""
     lr: float = 1e-2
@@ -64,6 +64,16 @@ class Config:
     """Updates of training."""
     steps: int = 0
     """Stop after so many environment steps, discarded ones included; 0 for no such bound."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "updates"):
+            if getattr(self, name) < 1:
+                raise VolitionError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        for name in ("lr", "critic_lr", "entropy", "memory", "limit", "steps"):
+            if getattr(self, name) < 0:
+                raise VolitionError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if not 0 <= self.gamma <= 1 or any(units < 1 for units in self.hidden):
+            raise VolitionError(f"gamma {self.gamma} must lie in 0 … 1 and hidden {self.hidden} hold numbers above 0")
 
 
 VARIANTS = {
@@ -122,13 +132,13 @@ def train(config: Config, run: Run | None = None) -> Agent:
         total = loss
         if config.baseline == "learned":
             total = total + torch.where(mask, value_loss(now.value, weight), 0.0).sum() / mask.sum()
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
-
         earned = torch.where(mask, episodes.reward, 0.0).sum(0).mean()
         entropy = torch.where(mask, now.entropy, 0.0).sum() / mask.sum()
         run.log(update, episode_return=earned, length=mask.sum() / count, entropy=entropy, loss=loss, steps=env.steps)
+
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
         if config.steps and env.steps >= config.steps:
             break
     return policy

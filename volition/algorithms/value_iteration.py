@@ -33,7 +33,8 @@ from volition.core.mdp import (
 )
 from volition.core.policy import PolicyOutput
 from volition.envs.grid import Grid, draw_values, grid_of, lake, strip_grid
-from volition.envs.tabular import MDPEnv, from_gymnasium, make_env, read_npz
+from volition.envs.tabular import MDPEnv, from_gymnasium, read_npz
+from volition.envs.vector import make_one
 from volition.errors import VolitionError
 from volition.run import Run
 
@@ -109,7 +110,7 @@ def problem(config: Config, run: Run) -> tuple[MDP, gymnasium.Env, Grid]:
         options |= lake(config.map) | {"is_slippery": config.slippery}
     elif config.env.startswith("CliffWalking"):
         options |= {"is_slippery": config.slippery}
-    env = make_env(config.env, **options)
+    env = make_one(config.env, options)
     mdp = from_gymnasium(env, config.gamma)
     if env.spec is not None and env.spec.max_episode_steps is None:
         env = gymnasium.wrappers.TimeLimit(env, limit)

@@ -56,8 +56,9 @@ class Categorical:
     def sample(self, generator: Generator) -> Tensor:
         """a = argmaxₖ (logitₖ − log Eₖ), Eₖ = −log Uₖ ~ Exp(1): an exponential race `[…]`."""
         logits = self.logits.detach()
-        # U never reaches 1, so no E is 0 and a masked choice never wins; U = 0 only makes its choice lose
         race = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
+        # U never reaches 1; were it 0, the only legal choice could tie with the masked ones at −∞
+        race.clamp_min_(torch.finfo(logits.dtype).tiny)
         return (logits - race.log_().neg_().log_()).argmax(-1)
 
     def mode(self) -> Tensor:
@@ -165,7 +166,8 @@ class SquashedGaussian:
 
     def __init__(self, mean: Tensor, std: Tensor | float, low: Tensor | float = -1.0, high: Tensor | float = 1.0):
         self.base = DiagonalGaussian(mean, std)
-        self.low, self.high = _like(low, self.base.mean), _like(high, self.base.mean)
+        # of the mean's full shape, so that T distributions can be stacked
+        self.low, self.high = (_like(x, self.base.mean).expand_as(self.base.mean) for x in (low, high))
 
     def rsample_with_log_prob(self, generator: Generator) -> tuple[Tensor, Tensor]:
         """a ~ π and log π(a) from the same u `[…, D]`, `[…]`: exact even where a rounds to an edge."""
@@ -335,7 +337,8 @@ def _padding_index(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     for size in sizes:
         index += [*range(position, position + size)] + [sum(sizes)] * (max(sizes) - size)
         position += size
-    return torch.tensor(index, device=device)
+    with torch.inference_mode(False):  # kept for later, when gradients may be wanted
+        return torch.tensor(index, device=device)
 
 
 @lru_cache(maxsize=4)

@@ -94,12 +94,12 @@ def start_value(mdp: MDP, value: Tensor) -> Tensor:
 
 
 def greedy_policy(q: Tensor) -> Tensor:
-    """π(s) = argmax_a Q(s,a), the lowest index among equals (to 1e-10 relative); Q `[S, A]` → π `[S]`.
+    """π(s) = argmax_a Q(s,a), the lowest index among equals (to 1e-10); Q `[S, A]` → π `[S]`.
 
     Values that are equal in theory differ by rounding; the slack makes the answer the same on every machine.
     """
     best = q.amax(-1, keepdim=True)
-    return (q >= best - 1e-10 * best.abs()).int().argmax(-1)
+    return (q >= best - 1e-10 * (1 + best.abs())).int().argmax(-1)
 
 
 def as_probabilities(mdp: MDP, policy: Tensor) -> Tensor:
@@ -234,7 +234,8 @@ def sample(mdp: MDP, state: Tensor, action: Tensor, generator: torch.Generator) 
 
     state, action `[B]` integers. The reward is its expectation; where terminated, the next state is s itself.
     """
-    rows = torch.cat([mdp.transition, mdp.termination[..., None]], -1)[state, action]
+    rows = mdp.transition[state, action]
+    rows = torch.cat([rows, (1 - rows.sum(-1, keepdim=True)).clamp(min=0)], -1)  # what is missing ends the episode
     drawn = torch.multinomial(rows, 1, generator=generator).squeeze(-1)
     terminated = drawn == mdp.states
     discount = mdp.gamma * (~terminated).to(rows)

@@ -90,6 +90,7 @@ def normalize_advantage(advantage: Tensor, mask: Tensor | None = None, epsilon: 
     """
     weight = torch.ones_like(advantage) if mask is None else mask.to(advantage)
     count = weight.sum().clamp(min=1)
-    mean = (advantage * weight).sum() / count
+    advantage = torch.where(weight > 0, advantage, 0.0)  # padding may hold anything, nan too
+    mean = advantage.sum() / count
     centred = (advantage - mean) * weight
     return centred / ((centred.square().sum() / count).sqrt() + epsilon)

@@ -78,7 +78,9 @@ class PrioritizedReplay:
     def add(self, batch: Tree) -> Tensor:
         """Store B transitions `[B, …]` over the oldest ones; returns their places `[B]`."""
         index = self.replay.add(batch)
-        self.tree.set(index, torch.full(index.shape, self.greatest**self.alpha, device=index.device))
+        self.tree.set(
+            index, torch.full(index.shape, self.greatest**self.alpha, dtype=torch.float64, device=index.device)
+        )
         return index
 
     def sample(self, batch: int, beta: float, generator: torch.Generator) -> tuple[Tree, Tensor, Tensor]:

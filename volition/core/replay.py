@@ -107,6 +107,9 @@ class NStep:
             self.ring = tree_map(lambda x: x.new_zeros((self.n, *x.shape)), step)
             self.reward = reward.new_zeros((self.n, *reward.shape))
             self.waiting = torch.zeros_like(reward, dtype=torch.long)
+        elif self.reward.device != reward.device:  # a checkpoint's tensors lie on the CPU
+            held = (self.ring, self.reward, self.waiting)
+            self.ring, self.reward, self.waiting = tree_map(lambda x: x.to(reward.device), held)
         tree_map(lambda row, x: row[self.slot].copy_(x), self.ring, step)
         self.reward[self.slot] = 0
         waiting = (self.waiting + 1).clamp(max=self.n)

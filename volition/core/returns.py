@@ -42,7 +42,7 @@ def lambda_return(reward: Tensor, discount: Tensor, done: Tensor, next_value: Te
     G_t = r_t + γ_t·((1 − λ)·V(s_{t+1}) + λ·G_{t+1}) `[T, B]`, λ too or a number (Sutton 2018, eq. 12.18).
     """
     check_same_shape(reward=reward, discount=discount, done=done, next_value=next_value)
-    lam = lam * done.logical_not()
+    lam = lam * done.logical_not().to(reward.dtype)  # a number times a bool tensor would be float32
     return _backward(reward + discount * (1 - lam) * next_value, discount * lam, next_value[-1])
 
 
@@ -61,7 +61,7 @@ def gae(
     """
     check_same_shape(reward=reward, discount=discount, done=done, next_value=next_value, value=value)
     delta = reward + discount * next_value - value
-    return _backward(delta, discount * (lam * done.logical_not()), torch.zeros_like(delta[-1]))
+    return _backward(delta, discount * (lam * done.logical_not().to(reward.dtype)), torch.zeros_like(delta[-1]))
 
 
 def vtrace(

@@ -6,6 +6,8 @@ Schedules are plain functions of the step, so a run that resumes at a step goes 
 import torch
 from torch import Tensor
 
+from volition.core.distributions import Categorical
+
 
 def constant(step: int, value: float) -> float:
     """value, whatever the step."""
@@ -39,6 +41,8 @@ def epsilon_greedy(
     epsilon is a number or one per row `[B]`; mask `[B, A]` is True where an action is allowed.
     """
     allowed = torch.ones_like(q, dtype=torch.bool) if mask is None else mask
+    if not bool(allowed.any(-1).all()):
+        raise ValueError("a row of the mask allows no action: at least one must be legal")
     best = q.masked_fill(~allowed, -torch.inf).argmax(-1)
     # both numbers are always drawn: how many are used up never depends on what they are
     explore = torch.rand(q.shape[:-1], generator=generator, device=q.device) < epsilon
@@ -50,7 +54,4 @@ def boltzmann(q: Tensor, temperature: float, generator: torch.Generator, mask: T
     """a ~ softmax(Q(s,·)/τ) over the allowed; Q, mask `[B, A]` → a `[B]` (Sutton & Barto 2018, ch. 2)."""
     if temperature <= 0:
         raise ValueError("temperature must be positive")
-    logits = q / temperature if mask is None else (q / temperature).masked_fill(~mask, -torch.inf)
-    # argmax of logits − log E with E ~ Exp(1) is a draw from their softmax; tiny keeps log E finite
-    race = torch.empty_like(logits).exponential_(generator=generator)
-    return (logits - race.clamp(min=torch.finfo(logits.dtype).tiny).log()).argmax(-1)
+    return Categorical(q / temperature, mask).sample(generator)

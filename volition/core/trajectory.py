@@ -55,7 +55,7 @@ class Trajectory:
         return int(self.mask.sum())
 
     def to(self, device: torch.device | str) -> "Trajectory":
-        """The same trajectory with every tensor on `device`."""
+        """The same trajectory on `device`, but for distribution and outputs, which stay where they are."""
         moved = {
             f.name: tree_map(lambda x: x.to(device), getattr(self, f.name))
             for f in fields(self)

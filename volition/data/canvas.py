@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from volition.errors import VolitionError
+
 
 class Canvas:
     """Mnih et al. (2014), section 4.1: the digit is placed first, then clutter, pieces of other digits, over it.
@@ -15,7 +17,12 @@ class Canvas:
     def __init__(self, images: Tensor, size: int = 0, clutter: int = 0, patch: int = 8) -> None:
         height, width = images.shape[1:]
         if (size and size < max(height, width)) or (clutter and patch > min(height, width)):
-            raise ValueError(f"images of {height}×{width} and clutter of {patch}×{patch} do not fit on {size}×{size}")
+            raise VolitionError(
+                f"images of {height}×{width} with clutter of {patch}×{patch} do not fit a canvas of {size}×{size}: "
+                "use the task that shows them as they are (centred)"
+            )
+        if clutter and len(images) < 2:
+            raise VolitionError("clutter is made of other images, and there is only one")
         self.images, self.patch = images, patch
         self.height, self.width = (size, size) if size else (height, width)
         self.clutter = clutter

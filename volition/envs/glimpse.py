@@ -74,6 +74,7 @@ class GlimpseVectorEnv(gym.vector.VectorEnv):
         self.generator = torch.Generator(self.device)
         self.taken = 0  # glimpses of the episodes under way; 0: not yet reset
         self._sums: Tensor | None = None
+        self._given: tuple[Tensor, ...] | None = None
         self._start = self.generator.get_state()  # as it was before the images in view were drawn
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict]:
@@ -82,8 +83,8 @@ class GlimpseVectorEnv(gym.vector.VectorEnv):
         if seed is not None or not self.taken:
             self.generator.manual_seed(int(self.np_random.integers(2**62)))
         if options and "images" in options:
-            given = (torch.as_tensor(options[key], device=self.device) for key in ("images", "labels"))
-            self._begin(*given)
+            self._given = tuple(torch.as_tensor(options[key], device=self.device) for key in ("images", "labels"))
+            self._begin(*self._given)
         else:
             self._draw()
         return self._out(self.obs), self._out({"label": self.label})
@@ -106,6 +107,8 @@ class GlimpseVectorEnv(gym.vector.VectorEnv):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the environment stands: the random state its images were drawn from, and where it looked last."""
+        if self._given is not None:
+            raise VolitionError("Glimpse-v0 cannot save episodes on given images, only on drawn ones")
         random = {"start": self._start, "generator": self.generator.get_state()}
         return random | {"location": self.location, "taken": self.taken, "num_envs": self.num_envs}
 
@@ -120,6 +123,7 @@ class GlimpseVectorEnv(gym.vector.VectorEnv):
         self.generator.set_state(state["generator"])
 
     def _draw(self) -> None:
+        self._given = None
         self._start = self.generator.get_state()
         index = torch.randint(len(self.labels), (self.num_envs,), generator=self.generator, device=self.device)
         self._begin(self.canvas.draw(index, self.generator), self.labels[index])
@@ -159,28 +163,31 @@ class GlimpseEnv(gym.Env):
         """Begin an episode with a new image."""
         super().reset(seed=seed)
         obs, info = self.vector.reset(seed=seed, options=options)
+        self._shown = self.vector.pictures[0], self.vector.location[0]
         return self._flat(obs, 1), {"label": int(info["label"][0])}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Look at `action[:2]` or, after the last glimpse, answer with the largest of `action[2:]`."""
         label = int(self.vector.label[0])
+        self._shown = self.vector.pictures[0], self.vector.location[0]
         parts = {"location": action[None, :2], "label": np.array([action[2:].argmax()])}
         obs, reward, terminated, _, info = self.vector.step(parts)
         if terminated[0]:  # the next image is not for these eyes before they ask for it by reset
             obs, taken = info["final_obs"], self.vector.glimpses
         else:
             taken = self.vector.taken
+            self._shown = self.vector.pictures[0], self.vector.location[0]
         return self._flat(obs, taken), float(reward[0]), bool(terminated[0]), False, {"label": label}
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """The whole image `[H, W, 3]` uint8 in grey, the area of the widest patch framed in red."""
         if self.render_mode is None:
             return None
-        sensor = self.vector.sensor
-        frame = self.vector.pictures[0, :, :, None].repeat(1, 1, 3).cpu().numpy()
+        sensor, (picture, location) = self.vector.sensor, self._shown  # of this episode, also when it has just ended
+        frame = picture[:, :, None].repeat(1, 1, 3).cpu().numpy()
         side = sensor.size << (sensor.scales - 1)
         extent = np.array([sensor.width, sensor.height])
-        first = np.round((self.vector.location[0].cpu().numpy() + 1) / 2 * extent).astype(int) - side // 2
+        first = np.round((location.cpu().numpy() + 1) / 2 * extent).astype(int) - side // 2
         (left, top), (right, bottom) = np.maximum(first, 0), np.minimum(first + side, extent) - 1
         frame[[top, bottom], left : right + 1] = frame[top : bottom + 1, [left, right]] = (255, 0, 0)
         return frame

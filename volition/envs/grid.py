@@ -82,26 +82,20 @@ def strip_grid(states: int, actions: int) -> Grid:
 def draw_values(path: Path, value: Tensor, policy: Tensor, grid: Grid, title: str) -> None:
     """Write a PNG of V `[S]` as colours and π(a|s) `[S, A]` as an arrow or text for each action taken."""
     import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     v, pi = value.numpy(), policy.numpy()
     rows, columns = grid.letters.shape
     solid = np.isin(grid.letters, list(grid.solid))
     shown = np.concatenate([v[cells[(cells >= 0) & ~solid]] for cells in grid.panels.values()])
     low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 1.0)
-    colours = pyplot.get_cmap("viridis").with_extremes(bad="#e8e8e8")
+    colours = matplotlib.colormaps["viridis"].with_extremes(bad="#e8e8e8")
     cell = min(0.85, 12 / columns)
     across = math.ceil(math.sqrt(len(grid.panels)))
     down = math.ceil(len(grid.panels) / across)
-    figure, axes = pyplot.subplots(
-        down,
-        across,
-        figsize=(across * columns * cell + 1.6, down * (rows * cell + 0.45) + 0.5),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (across * columns * cell + 1.6, down * (rows * cell + 0.45) + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False)
     figure.suptitle(title, fontsize=12)
     image = None
     for axis, (name, cells) in zip(axes.flat, grid.panels.items(), strict=False):
@@ -136,7 +130,6 @@ def draw_values(path: Path, value: Tensor, policy: Tensor, grid: Grid, title: st
     if image is not None:
         figure.colorbar(image, ax=axes, label="V", shrink=0.8, aspect=30)
     figure.savefig(path, dpi=130)
-    pyplot.close(figure)
 
 
 def _draw_action(axis: Any, row: float, column: float, action: str, ink: str, cell: float) -> None:

@@ -9,19 +9,10 @@ import torch
 
 from volition.core.mdp import MDP
 from volition.envs.grid import Grid
+from volition.envs.vector import make_one
 from volition.errors import VolitionError
 
 MOST_BYTES = 2**31  # of a dense P [S, A, S] in float64: about 8,000 states with 4 actions
-
-
-def make_env(env_id: str, **options: Any) -> gymnasium.Env:
-    """gymnasium.make with one clear error for an unknown id or option."""
-    try:
-        return gymnasium.make(env_id, disable_env_checker=True, **options)
-    except gymnasium.error.Error as error:
-        raise VolitionError(f"env {env_id!r}: {' '.join(str(error).split())}") from None
-    except (TypeError, KeyError, ValueError, AssertionError) as error:
-        raise VolitionError(f"env {env_id!r} refused the options {options}: {' '.join(str(error).split())}") from None
 
 
 def from_gymnasium(env: gymnasium.Env | str, gamma: float) -> MDP:
@@ -30,7 +21,7 @@ def from_gymnasium(env: gymnasium.Env | str, gamma: float) -> MDP:
     r(s,a) = Σ p r over all outcomes; a terminated outcome gives its reward and leaves no mass in P. Time
     limits are no part of the table. Raises VolitionError when the environment has none.
     """
-    env = make_env(env) if isinstance(env, str) else env
+    env = make_one(env, {}) if isinstance(env, str) else env
     name = env.spec.id if env.spec else type(env.unwrapped).__name__
     table = getattr(env.unwrapped, "P", None)
     if not isinstance(table, dict) or not table or not isinstance(next(iter(table.values())), dict):

@@ -125,7 +125,8 @@ class TensorEnv:
         if "env" in state:
             self._in_tensors = isinstance(_leaf(self.env.reset()[0]), Tensor)  # some only have buffers after a reset
             self.env.load_state_dict(state["env"])  # pyrefly: ignore
-            self.obs, self._ended = saved, state["ended"]
+            self.obs, ended = saved, state["ended"]
+            self._ended = None if ended is None else ended.to(self.device)
             return
         if "records" not in state or self._recorded is None:
             raise VolitionError(

@@ -62,9 +62,10 @@ class RecurrentAttention(nn.Module):
         """Whole episodes at once, every field `[T, B, …]`, with gradients: only the core goes step by step."""
         seen, glimpse = self._see(obs)
         h, memory = state.h, []
-        for x in self.core_in(glimpse):
+        for x, ended in zip(self.core_in(glimpse), done, strict=True):
             h = F.relu(x + self.core(h))
             memory.append(h)
+            h = h * ~ended[:, None]  # the next episode begins with h_0 = 0
         stacked = torch.stack(memory)
         return PolicyOutput(self.act(stacked), Memory(stacked, seen, glimpse))
 
@@ -118,7 +119,7 @@ class _Replayed(torch.autograd.Function):
 
 
 def _relu_backward(delta: Tensor, y: Tensor) -> Tensor:
-    """Of y = ReLU(x) with δ = ∂L/∂y: δ ⊙ [y > 0]; PyTorch's own kernel, ten times faster here than the product."""
+    """Of y = ReLU(x) with δ = ∂L/∂y: δ ⊙ [y > 0], by the kernel that autograd uses too."""
     return torch.ops.aten.threshold_backward(delta, y, 0)
 
 
@@ -139,6 +140,18 @@ class UniformLocation:
         """l ~ U([−1, 1]²) `[…, 2]`."""
         return torch.rand(self.like.shape, generator=generator, device=self.like.device) * 2 - 1
 
+    def mode(self) -> Tensor:
+        """Every place is as likely; the centre stands for them `[…, 2]`."""
+        return torch.zeros_like(self.like)
+
     def log_prob(self, location: Tensor) -> Tensor:
         """log ¼ everywhere `[…]`."""
         return location.new_full(location.shape[:-1], 0.25).log()
+
+    def entropy(self) -> Tensor:
+        """H = log 4, the area's logarithm `[…]`."""
+        return self.like.new_full(self.like.shape[:-1], 4.0).log()
+
+    def kl(self, other: "UniformLocation") -> Tensor:
+        """KL = 0: there is only one such distribution `[…]`."""
+        return torch.zeros_like(self.like[..., 0])
