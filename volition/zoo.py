@@ -217,7 +217,7 @@ def _spread(metrics: list[dict[str, Any]], name: str) -> str:
     if len(values) == 1:
         return f"{mean:.4g}"
     sd = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    return f"{mean:.4g} ± {sd:.2g}"
+    return f"{mean:.4g} ± {sd:.2g}" if sd < 99.5 else f"{mean:.4g} ± {sd:.0f}"
 
 
 def _duration(seconds: float) -> str:

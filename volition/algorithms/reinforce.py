@@ -94,7 +94,7 @@ PAPER = {
     "metric": "return",
     "unit": "per episode",
     "better": "higher",
-    "baselines": ("greedy_return", "random_return"),
+    "baselines": ("random_return",),
     "data": "",
     "source": "",
     "rows": {},
