@@ -140,9 +140,9 @@ def main() -> None:
             os.chdir(scratch)
             runs = {
                 "peer fp32, batch 128": peer_epoch(peer_folder, task, glimpses, size, scales, 40),
-                "ours fp32, batch 128": our_epoch(task, glimpses, size, scales, 200, 128, False),
-                "ours bf16, batch 256": our_epoch(task, glimpses, size, scales, 300, 256, True),
-                "ours bf16, batch 512": our_epoch(task, glimpses, size, scales, 200, 512, True),
+                "ours fp32, batch 128": our_epoch(task, glimpses, size, scales, 100, 128, False),
+                "ours bf16, batch 256": our_epoch(task, glimpses, size, scales, 150, 256, True),
+                "ours bf16, batch 512": our_epoch(task, glimpses, size, scales, 100, 512, True),
             }
             for epoch in runs.values():  # once untimed: caches, lazy initialisation
                 epoch()
