@@ -100,8 +100,8 @@ def provenance() -> dict[str, Any]:
 def trim_memory() -> None:
     """Give free memory back to the system.
 
-    glibc's heap falls to pieces under training's many aligned blocks of changing size: a run that needs half a
-    gigabyte grew by 20 MB a second until this was called now and then. Other C libraries have no such call.
+    glibc's heap falls to pieces under training's many aligned blocks of changing size, and grows without bound until
+    this is called now and then. Other C libraries have no such call.
     """
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
