@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def said(capsys: pytest.CaptureFixture[str], words: str, status: int = 0) -> str
     ("words", "message"),
     [
         ("trian toy", "no command 'trian'; did you mean 'train'?"),
-        ("zzz", "no command 'zzz'; the commands are list, train, evaluate, watch, table, export, data"),
+        ("zzz", "no command 'zzz'; the commands are list, train, evaluate, watch, sweep, curves, table, export, data"),
         ("train tooy", "no recipe 'tooy'; did you mean 'toy'?"),
         ("train toy:tyni", "no variant 'tyni' of toy; did you mean 'tiny'?"),
         ("train --lr 3 toy", "the recipe comes first: volition train RECIPE --lr 3 toy"),
@@ -48,6 +49,10 @@ def said(capsys: pytest.CaptureFixture[str], words: str, status: int = 0) -> str
         (
             "evaluate",
             "volition evaluate: the following arguments are required: DIR; try volition evaluate --help",
+        ),
+        (
+            "evaluate nowhere --episods 3",
+            "nowhere is not a run folder (it has no config.json); volition train makes one",
         ),
         ("evaluate nowhere", "nowhere is not a run folder (it has no config.json); volition train makes one"),
         ("watch nowhere", "nowhere is not a run folder (it has no config.json); volition train makes one"),
@@ -119,6 +124,104 @@ def test_evaluate_shows_no_paper_beside_a_stand_in(toy: Path, capsys: pytest.Cap
     text = said(capsys, "evaluate runs/toy-tiny-0")
     assert "12.5" not in text and "measured on Lines, so it is not comparable" in text
     assert "chance" in text and "built-in" in text
+
+
+TALLY = '''"""Tally: evaluates as it is told."""
+from dataclasses import dataclass
+import torch
+from volition.run import Run
+
+@dataclass(frozen=True)
+class Config:
+    updates: int = 1
+    """Updates."""
+
+VARIANTS = {"tiny": Config()}
+PAPER = {"metric": "score", "unit": "", "better": "higher", "baselines": ("chance",), "data": "", "source": "",
+    "rows": {}}
+
+def train(config, run=None):
+    run = run or Run()
+    policy = torch.nn.Linear(1, 1)
+    run.track(policy=policy)
+    for update in run.loop(config.updates):
+        run.log(update, loss=1.0)
+
+def evaluate(config, run, env=None, *, episodes: int = 10, fast: bool = False):
+    run.track(policy=torch.nn.Linear(1, 1))
+    return {"score": run.seed + episodes, "score_sd": 0.5, "fast": fast, "chance": 1.0}
+'''
+
+
+@pytest.fixture
+def tally(toy: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Five runs, seeds 0 … 4, of a recipe whose evaluation has flags."""
+    (toy.parent / "own/tally.py").write_text(TALLY)
+    sys.modules.pop("own_recipes.tally", None)
+    for seed in range(5):
+        said(capsys, f"train tally --quiet --seed {seed} --run r{seed}")
+    return toy
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of printed tables."""
+    return [re.split(r"  +", line.strip()) for line in text.splitlines()]
+
+
+def test_the_recipes_own_flags(tally: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "evaluate r0 --help")
+    assert "--episodes INT" in text and "(default: 10)" in text and "--fast, --no-fast" in text
+    assert "--episodes" not in said(capsys, "evaluate --help")
+    text = said(capsys, "evaluate r0 --episodes 3 --fast")
+    assert ["score", "3 ± 0.5 sd"] in rows(text) and ["fast", "1"] in rows(text)
+    assert ["score", "10 ± 0.5 sd"] in rows(said(capsys, "evaluate r0"))
+    lines = [json.loads(line) for line in Path("r0/results.jsonl").read_text().splitlines()]
+    assert [line["command"] for line in lines] == ["volition evaluate r0 --episodes 3 --fast", "volition evaluate r0"]
+    hint = "volition: volition evaluate has no flag --episods; did you mean '--episodes'"
+    assert said(capsys, "evaluate r0 --episods 3", 2).startswith(hint)
+    assert "'0' is not a whole number above 0" in said(capsys, "evaluate r0 --episodes 0", 2)
+    said(capsys, "train toy:tiny --quiet")
+    assert "the recipe of runs/toy-tiny-0 has no --episodes" in said(
+        capsys, "evaluate r0 runs/toy-tiny-0 --episodes 3", 2
+    )
+
+
+def test_evaluate_puts_seeds_together(tally: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "evaluate r0 r1 r2 r3 r4 r0 --episodes 6")
+    found = rows(text)
+    assert sum(["chance", "1"] == row for row in found) == 5  # each, and r0 once
+    # seeds 0 … 4 score 6 … 10: mean 8, sd √(10/4) = 1.58, IQM (7 + 8 + 9)/3 = 8
+    (row,) = [row for row in found if row[0] == "score" and len(row) == 4]
+    assert row[1] == "8 ± 1.6" and row[2].startswith("8 [") and row[3] == "6 … 10"
+    assert any(row[0] == "tally:tiny, 5 seeds" for row in found)
+    assert not any(row[0] == "score sd" for row in found)
+    assert all(len(Path(f"r{i}/results.jsonl").read_text().splitlines()) == 1 for i in range(5))
+
+
+def test_evaluate_goes_on_past_a_broken_run(tally: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in Path("r1/checkpoints").iterdir():
+        path.unlink()
+    assert main(["evaluate", "r0", "r1", "r2"]) == 2
+    out, err = capsys.readouterr()
+    assert "r1: there is no checkpoint in r1 yet" in err and "1 of 3 runs could not be measured" in err
+    assert "tally:tiny, 2 seeds" in out
+
+
+def test_curves(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for lr, seed in (("0.01", 0), ("0.01", 1), ("0.1", 0)):
+        said(capsys, f"train toy:tiny --quiet --lr {lr} --seed {seed} --run lr{lr}-{seed} --log-every 2")
+    assert said(capsys, "curves lr0.01-0 lr0.01-1 lr0.1-0 --out a/b.svg") == "a/b.svg\n"
+    assert Path("a/b.svg").stat().st_size > 1000
+    assert said(capsys, "curves lr0.01-0 --metric loss") == "curves.png\n"
+    assert said(capsys, "curves . curves.png") == "curves.png\n"  # all runs in a folder; a file among folders is none
+    assert ", 2 seeds" in said(capsys, "evaluate . curves.png")
+    assert "curves.png is not a run folder" in said(capsys, "curves curves.png", 2)
+    assert "no metric 'los'; did you mean 'loss'?" in said(capsys, "curves lr0.01-0 --metric los", 2)
+    assert "must end in .png, .svg or .pdf" in said(capsys, "curves lr0.01-0 --out a.txt", 2)
+    Path("lr0.1-0/metrics.jsonl").write_text("[]\n")
+    assert "metrics.jsonl is damaged" in said(capsys, "curves lr0.1-0", 2)
+    Path("lr0.1-0/metrics.jsonl").unlink()
+    assert "lr0.1-0 has no metrics.jsonl yet: train it first" in said(capsys, "curves lr0.1-0", 2)
 
 
 def test_not_a_number_stops_with_one_line(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:

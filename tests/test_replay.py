@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from volition.core.frames import FrameReplay
 from volition.core.prioritized import PrioritizedReplay, SumTree
+from volition.core.prioritized_frames import PrioritizedFrames
 from volition.core.replay import NStep, Replay
 
 
@@ -141,11 +142,11 @@ def test_prioritised_frequencies_and_weights() -> None:
 def test_new_transitions_get_the_greatest_priority() -> None:
     replay = PrioritizedReplay(3, batch_of([0]), alpha=1.0)
     replay.add(batch_of([0, 1]))
-    assert replay.tree.get(torch.arange(3)).tolist() == [1, 1, 0]
+    assert replay.priorities.tree.get(torch.arange(3)).tolist() == [1, 1, 0]
     replay.update(torch.tensor([0]), torch.tensor([5.0]), epsilon=0)
     replay.update(torch.tensor([0]), torch.tensor([0.5]), epsilon=0)
     replay.add(batch_of([2, 3]))  # 3 takes the place of 0
-    assert replay.tree.get(torch.arange(3)).tolist() == [5, 1, 5]
+    assert replay.priorities.tree.get(torch.arange(3)).tolist() == [5, 1, 5]
 
 
 def test_stratified_sampling_takes_one_from_each_part() -> None:
@@ -176,35 +177,42 @@ def naive_n_step(steps: list[dict[str, float]], n: int, gamma: float) -> list[tu
     return out
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 5), st.integers(0, 25), st.integers(1, 4), st.integers(0, 1000))
-def test_n_step_against_a_loop(n: int, length: int, envs: int, seed: int) -> None:
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(1, 5), st.lists(st.integers(1, 6), max_size=8), st.integers(1, 4), st.booleans(), st.integers(0, 1000)
+)
+def test_n_step_against_a_loop(n: int, blocks: list[int], envs: int, late: bool, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     builder, gamma = NStep(n, 0.9), 0.9
     streams: list[list[dict[str, float]]] = [[] for _ in range(envs)]
     got: list[list[tuple[float, ...]]] = [[] for _ in range(envs)]
-    for t in range(length):
-        obs = torch.arange(envs) * 1000.0 + t
-        reward = torch.randn(envs, generator=g)
-        terminated = torch.rand(envs, generator=g) < 0.15
-        truncated = torch.rand(envs, generator=g) < 0.15
+    ended, start = torch.zeros(envs, dtype=torch.bool), 0
+    for block, length in enumerate(blocks):
+        obs = torch.arange(start, start + length)[:, None] + torch.arange(envs) * 1000.0
+        start += length
+        reward = torch.randn(length, envs, generator=g)
+        terminated = torch.rand(length, envs, generator=g) < 0.15
+        truncated = torch.rand(length, envs, generator=g) < 0.15
+        valid = torch.ones_like(terminated)
+        if late:  # a step after each end is spent on the reset: whatever it says, it is no step
+            for t in range(length):
+                valid[t] = ~ended
+                ended = (terminated[t] | truncated[t]) & valid[t]
+                terminated[t] |= ~valid[t]
         next_obs = torch.where(terminated | truncated, -obs - 1, obs + 1)  # final_obs is its own thing
-        out = builder.add({"x": obs}, obs.long(), reward, terminated, truncated, {"x": next_obs})
-        for b in range(envs):
-            streams[b].append(
-                {
-                    "obs": obs[b].item(),
-                    "reward": reward[b].item(),
-                    "terminated": terminated[b].item(),
-                    "truncated": truncated[b].item(),
-                    "next_obs": next_obs[b].item(),
-                }
-            )
+        out = builder.add(
+            {"x": obs}, obs.long(), reward, terminated, truncated, {"x": next_obs}, valid if late else None
+        )
+        for t in range(length):
+            for b in range(envs):
+                fields = {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated}
+                if valid[t, b]:
+                    streams[b].append({k: x[t, b].item() for k, x in (fields | {"next_obs": next_obs}).items()})
         assert out["action"].equal(out["obs"]["x"].long())
         fields = (out["obs"]["x"], out["reward"], out["discount"], out["next_obs"]["x"])
         for row in zip(*(f.tolist() for f in fields), strict=True):
             got[int(row[0] // 1000)].append(row)
-        if t == length // 2:  # a checkpoint in mid-stream changes nothing
+        if block == len(blocks) // 2:  # a checkpoint in mid-stream changes nothing
             state = through_disk(builder.state_dict())
             builder = NStep(n, gamma)
             builder.load_state_dict(state)
@@ -220,7 +228,8 @@ def test_n_step_by_hand() -> None:
     for t, reward in enumerate([1.0, 2.0, 4.0]):
         last = torch.tensor([t == 2])
         nxt = torch.tensor([-9.0 if t == 2 else t + 1.0])
-        out.append(builder.add(torch.tensor([float(t)]), nxt, torch.tensor([reward]), last & False, last, nxt))
+        rows = (torch.tensor([float(t)]), nxt, torch.tensor([reward]), last & False, last, nxt)
+        out.append(builder.add(*(x[None] for x in rows)))
     assert [len(o["reward"]) for o in out] == [0, 1, 2]
     flat = {k: torch.cat([o[k] for o in out]).tolist() for k in ("obs", "reward", "discount", "next_obs")}
     assert flat == {
@@ -235,13 +244,16 @@ def test_n_step_by_hand() -> None:
 
 
 class Film:
-    """Environments of random frames, episodes that end either way, and a plain record of each transition."""
+    """Environments of random frames, episodes that end either way, and a plain record of each transition.
 
-    def __init__(self, envs: int, k: int, pad_zeros: bool, n: int, gamma: float, seed: int) -> None:
+    An episode's first stack is its first frame again, zeros, or what came before (a lost life in Atari).
+    """
+
+    def __init__(self, envs: int, k: int, begin: str, n: int, gamma: float, seed: int) -> None:
         self.g = torch.Generator().manual_seed(seed)
-        self.envs, self.k, self.pad_zeros, self.n, self.gamma = envs, k, pad_zeros, n, gamma
-        self.frame = self.new()
-        self.episode: list[list[Tensor]] = [[self.frame[b]] for b in range(envs)]
+        self.envs, self.k, self.begin, self.n, self.gamma = envs, k, begin, n, gamma
+        self.obs = self.new()[:, None].expand(-1, k, 2, 3).clone()
+        self.fresh = torch.ones(envs, dtype=torch.bool)
         self.builder = NStep(n, gamma)
         self.record: dict[int, dict[str, Tensor]] = {}  # by action, which numbers the steps
         self.count = 0
@@ -249,32 +261,32 @@ class Film:
     def new(self) -> Tensor:
         return torch.randint(1, 256, (self.envs, 2, 3), generator=self.g, dtype=torch.uint8)
 
-    def stack(self, b: int) -> Tensor:
-        frames = self.episode[b][-self.k :]
-        pad = torch.zeros_like(frames[0]) if self.pad_zeros else frames[0]
-        return torch.stack([pad] * (self.k - len(frames)) + frames)
-
-    def step(self, replay: FrameReplay) -> None:
+    def step(self, replay: FrameReplay | PrioritizedFrames) -> None:
         action = torch.arange(self.envs) + self.count
         self.count += self.envs
         reward = torch.randn(self.envs, generator=self.g)
         terminated = torch.rand(self.envs, generator=self.g) < 0.1
         truncated = torch.rand(self.envs, generator=self.g) < 0.1
-        done, following, reset = terminated | truncated, self.new(), self.new()
-        replay.add(self.frame, action, reward, terminated, truncated, following)
-        obs = torch.stack([self.stack(b) for b in range(self.envs)])
-        for b in range(self.envs):
-            self.episode[b].append(following[b])
-        next_obs = torch.stack([self.stack(b) for b in range(self.envs)])
-        out = self.builder.add(obs, action, reward, terminated, truncated, next_obs)
+        done = terminated | truncated
+        next_obs = torch.cat([self.obs[:, 1:], self.new()[:, None]], 1)
+        replay.add(self.obs, action, reward, terminated, truncated, next_obs, self.fresh)
+        step = (self.obs, action, reward, terminated, truncated, next_obs)
+        out = self.builder.add(*(x[None] for x in step))
         for i, a in enumerate(out["action"].tolist()):
             self.record[a] = {key: x[i] for key, x in out.items()}
         # the replay sees the newest frame of s_{t+n} only with the next step, unless the episode ended
         self.waiting = {a for a in out["action"].tolist() if not done[a % self.envs]}
-        for b in range(self.envs):
-            if done[b]:
-                self.episode[b] = [reset[b]]
-        self.frame = torch.where(done[:, None, None], reset, following)
+        first = self.new()[:, None].expand_as(next_obs)
+        if self.begin == "zeros":
+            first = first.clone()
+            first[:, :-1] = 0
+        self.fresh = done
+        if self.begin != "before":
+            next_obs = torch.where(done[:, None, None, None], first, next_obs)
+        self.obs = next_obs
+
+
+BEGIN = st.sampled_from(["repeat", "zeros", "before"])
 
 
 @settings(max_examples=20, deadline=None)
@@ -282,16 +294,14 @@ class Film:
     envs=st.integers(1, 3),
     k=st.integers(1, 4),
     n=st.integers(1, 3),
-    pad_zeros=st.booleans(),
+    begin=BEGIN,
     spare=st.integers(0, 12),
     steps=st.integers(5, 40),
     seed=st.integers(0, 1000),
 )
-def test_frames_against_whole_stacks(
-    envs: int, k: int, n: int, pad_zeros: bool, spare: int, steps: int, seed: int
-) -> None:
-    film = Film(envs, k, pad_zeros, n, 0.9, seed)
-    replay = FrameReplay(envs * (k + n + 1 + spare), (2, 3), k, envs, 0.9, n=n, pad_zeros=pad_zeros)
+def test_frames_against_whole_stacks(envs: int, k: int, n: int, begin: str, spare: int, steps: int, seed: int) -> None:
+    film = Film(envs, k, begin, n, 0.9, seed)
+    replay = FrameReplay(envs * (2 * k + n + 1 + spare), (2, 3), k, envs, 0.9, n=n)
     for _ in range(steps):
         film.step(replay)
     batch = replay.sample(64, torch.Generator().manual_seed(seed))
@@ -310,7 +320,7 @@ def test_frames_against_whole_stacks(
 
 
 def test_frames_are_drawn_uniformly() -> None:
-    film = Film(2, 2, False, 1, 0.9, 0)
+    film = Film(2, 2, "repeat", 1, 0.9, 0)
     replay = FrameReplay(24, (2, 3), 2, 2, 0.9)
     for _ in range(30):
         film.step(replay)
@@ -327,26 +337,85 @@ def test_frames_are_drawn_uniformly() -> None:
 
 def test_frames_cost_one_frame_each() -> None:
     replay = FrameReplay(64, (84, 84), 4, 1, 0.99)
-    # 84·84 bytes of frame, 8 action, 4 reward, and terminated, done, age, step: against 2·4·84·84 = 56,448
-    assert replay.bytes_per_transition == 84 * 84 + 8 + 4 + 4 == 7072
+    # 84·84 bytes of frame, 8 action, 4 reward, and terminated, done, step: against 2·4·84·84 = 56,448
+    assert replay.bytes_per_transition == 84 * 84 + 8 + 4 + 3 == 7071
 
 
 def test_frames_complain() -> None:
     with pytest.raises(ValueError, match="capacity must be at least"):
-        FrameReplay(10, (2, 2), 4, 2, 0.99)
+        FrameReplay(18, (2, 2), 4, 2, 0.99)
     replay = FrameReplay(20, (2, 2), 4, 1, 0.99)
     with pytest.raises(ValueError, match="no transition"):
         replay.sample(1, torch.Generator())
-    one = torch.ones(1, dtype=torch.bool)
-    with pytest.raises(ValueError, match="final_frame"):
-        replay.add(torch.zeros(1, 2, 2), torch.zeros(1), torch.zeros(1), one, ~one)
+    with pytest.raises(ValueError, match="no transition"):
+        PrioritizedFrames(replay).sample(1, 1.0, torch.Generator())
+
+
+def test_frames_leave_out_the_steps_of_a_reset() -> None:
+    # environment 1 ends at t = 1 and spends t = 2 on its reset; k = 1, the frame is the time, or 100 at the end
+    replay = FrameReplay(40, (1,), 1, 2, 0.9)
+    ended = torch.tensor([[0, 0], [0, 1], [0, 0], [0, 0]]).bool()
+    for t in range(4):
+        obs = torch.full((2, 1, 1), t, dtype=torch.uint8)
+        valid, fresh = torch.tensor([True, t != 2]), torch.tensor([t == 0, t in (0, 3)])
+        next_obs = torch.where(ended[t][:, None, None], 100, obs + 1).to(torch.uint8)
+        rows = (torch.tensor([t, 10 + t]), torch.ones(2) * t, ended[t] & False, ended[t], next_obs, fresh, valid)
+        replay.add(obs, *rows)
+    # environment 0 wrote frames 0 1 2 3; environment 1 wrote 0 1 100 3
+    assert replay.head.tolist() == [4, 4] and replay.frame[1, :4, 0].tolist() == [0, 1, 100, 3]
+    assert replay.step[1, :4].tolist() == [True, True, False, True]
+    assert replay.complete(torch.tensor([1, 1, 1, 1]), torch.arange(4)).tolist() == [True, True, False, False]
+    batch = replay.get(torch.tensor([1]), torch.tensor([1]))
+    assert batch["next_obs"].item() == 100 and batch["discount"].item() == pytest.approx(0.9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(envs=st.integers(1, 3), k=st.integers(1, 3), n=st.integers(1, 3), begin=BEGIN, steps=st.integers(5, 40))
+def test_prioritised_frames_draw_what_can_be_drawn(envs: int, k: int, n: int, begin: str, steps: int) -> None:
+    film = Film(envs, k, begin, n, 0.9, steps)
+    replay = PrioritizedFrames(FrameReplay(envs * (2 * k + n + 6), (2, 3), k, envs, 0.9, n=n), alpha=1.0)
+    g = torch.Generator().manual_seed(steps)
+    for t in range(steps):
+        film.step(replay)
+        if t > n:
+            batch, index, _ = replay.sample(8, 0.4, g)
+            for i, a in enumerate(batch["action"].tolist()):
+                for key, x in film.record[a].items():
+                    assert_close(batch[key][i], x, msg=f"{key} of step {a}")
+            replay.update(index, torch.ones(8))
+    # what can be drawn has a priority, and all else but the newest n steps has none
+    frames = replay.frames
+    for b in range(envs):
+        head = int(frames.head[b])
+        for time in range(max(0, head - frames.length), head):
+            priority = replay.priorities.tree.get(torch.tensor([b * frames.length + time % frames.length]))
+            whole = bool(frames.complete(torch.tensor([b]), torch.tensor([time])))
+            assert bool(priority > 0) >= whole
+            if time < head - n - 1:
+                assert bool(priority > 0) == whole
+
+
+def test_prioritised_frames_frequencies() -> None:
+    # one environment, no ends: steps 0 … 8 are complete, |δ| = 1, …, 9 → P = i/45
+    film = Film(1, 1, "repeat", 1, 0.9, 0)
+    replay = PrioritizedFrames(FrameReplay(32, (2, 3), 1, 1, 0.9), alpha=1.0)
+    never = torch.zeros(1, dtype=torch.bool)
+    for t in range(10):
+        obs = torch.full((1, 1, 2, 3), t, dtype=torch.uint8)
+        replay.add(obs, torch.tensor([t]), torch.zeros(1), never, never, obs + 1, torch.tensor([t == 0]))
+    replay.update(torch.arange(10), torch.arange(1, 11).float(), epsilon=0)
+    g = torch.Generator().manual_seed(0)
+    drawn = torch.cat([replay.sample(9, 1.0, g)[0]["action"] for _ in range(1000)])
+    # 8 degrees of freedom: P(χ² > 26.1) = .001; step 9, whose successor is not there yet, is drawn again
+    assert chi_square(drawn, torch.arange(1, 10) * 200.0) < 26.1
+    assert film.count == 0
 
 
 # ---- state
 
 
 def feed(replay: Any, film: Film, numbers: list[int]) -> None:
-    if isinstance(replay, FrameReplay):
+    if isinstance(replay, FrameReplay | PrioritizedFrames):
         film.step(replay)
     else:
         index = replay.add(batch_of(numbers))
@@ -355,12 +424,14 @@ def feed(replay: Any, film: Film, numbers: list[int]) -> None:
 
 
 def draw(replay: Any, g: torch.Generator) -> list[Tensor]:
-    out = replay.sample(16, 0.5, g) if isinstance(replay, PrioritizedReplay) else replay.sample(16, g)
+    out = (
+        replay.sample(16, 0.5, g) if isinstance(replay, PrioritizedReplay | PrioritizedFrames) else replay.sample(16, g)
+    )
     out = out if isinstance(out, tuple) else (out,)
     return [out[0]["reward"], *out[1:]]
 
 
-@pytest.mark.parametrize("kind", ["uniform", "prioritised", "two levels", "frames"])
+@pytest.mark.parametrize("kind", ["uniform", "prioritised", "two levels", "frames", "prioritised frames"])
 @pytest.mark.parametrize("before", [4, 11, 30])  # the ring not yet full, and gone round
 def test_state_comes_back_exactly(kind: str, before: int) -> None:
     def make() -> Any:
@@ -369,9 +440,10 @@ def test_state_comes_back_exactly(kind: str, before: int) -> None:
             "prioritised": lambda: PrioritizedReplay(20, batch_of([0])),
             "two levels": lambda: PrioritizedReplay(80, batch_of([0])),
             "frames": lambda: FrameReplay(24, (2, 3), 3, 2, 0.9),
+            "prioritised frames": lambda: PrioritizedFrames(FrameReplay(24, (2, 3), 3, 2, 0.9)),
         }[kind]()
 
-    film, replay, g = Film(2, 3, False, 1, 0.9, 0), make(), torch.Generator().manual_seed(0)
+    film, replay, g = Film(2, 3, "repeat", 1, 0.9, 0), make(), torch.Generator().manual_seed(0)
     for i in range(before):
         feed(replay, film, [3 * i, 3 * i + 1, 3 * i + 2])
     draw(replay, g)
@@ -396,6 +468,6 @@ def test_state_comes_back_exactly(kind: str, before: int) -> None:
     g.set_state(g_state)
     assert all(a.equal(b) for a, b in zip(go_on(again, film_then), expected, strict=True))
     with pytest.raises(ValueError, match="fit"):
-        (FrameReplay(48, (2, 3), 3, 2, 0.9) if kind == "frames" else Replay(3, batch_of([0]))).load_state_dict(
-            state["replay"] if kind in ("prioritised", "two levels") else state
+        (FrameReplay(48, (2, 3), 3, 2, 0.9) if "frames" in kind else Replay(3, batch_of([0]))).load_state_dict(
+            state.get("replay", state.get("frames", state))
         )

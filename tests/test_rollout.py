@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -231,12 +233,35 @@ def test_outputs_that_should_not_vary_do_not() -> None:
 def test_episode_statistics_count_only_finished_real_steps() -> None:
     statistics = EpisodeStatistics(2, window=3)
     tau, _, _ = play(Count([2, 3], [False, True], late=True), Plain(), 12)
-    statistics.update(tau)
+    statistics.update(tau.reward, tau.done, tau.mask)
     # row 0: 4 episodes of return 3; row 1: 3 of return 6, ended at steps 2 5 8 11 and 3 7 11
     assert statistics.episodes == 7 and statistics.returns == [3.0, 3.0, 6.0] and statistics.lengths == [2, 2, 3]
     copy = EpisodeStatistics(2, window=3)
     copy.load_state_dict(statistics.state_dict())
     more, _, _ = play(Count([5, 2], [False, True]), Plain(), 3)
-    for s in (statistics, copy):
-        s.update(more)
-        assert s.mean_return == pytest.approx((3.0 + 6.0 + 3.0) / 3) and s.running_return.tolist() == [6.0, 1.0]
+    for s in (statistics, copy):  # which share nothing
+        s.update(more.reward, more.done, more.mask)
+        assert s.returns == [3.0, 6.0, 3.0] and s.running_return.tolist() == [6.0, 1.0]
+        assert s.mean_return == pytest.approx(4.0) and s.mean_length == pytest.approx(7 / 3)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 7), st.integers(1, 3), st.integers(1, 5), st.integers(0, 2**31))
+def test_episode_statistics_are_their_loop(steps: int, batch: int, window: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    statistics, totals, lengths = EpisodeStatistics(batch, window), [0.0] * batch, [0] * batch
+    ended: list[tuple[float, int]] = []
+    for _ in range(3):  # episodes go on from one call to the next
+        reward = torch.randint(-3, 4, (steps, batch), generator=generator).float()
+        done, valid = (torch.rand(steps, batch, generator=generator) < p for p in (0.4, 0.8))
+        statistics.update(reward, done, valid)
+        for t in range(steps):
+            for b in range(batch):
+                if valid[t, b]:
+                    totals[b], lengths[b] = totals[b] + reward[t, b].item(), lengths[b] + 1
+                    if done[t, b]:
+                        ended.append((totals[b], lengths[b]))
+                        totals[b], lengths[b] = 0.0, 0
+        assert list(zip(statistics.returns, statistics.lengths, strict=True)) == ended[-window:]
+        assert statistics.episodes == len(ended)
+        assert statistics.running_return.tolist() == totals and statistics.running_length.tolist() == lengths

@@ -105,6 +105,16 @@ def test_a_new_network_acts_uniformly_or_in_the_middle() -> None:
     assert action_head(ACTIONS["box"], state_dependent_std=True).varies == (True,) * 12
 
 
+@pytest.mark.parametrize("name", ACTIONS)
+def test_an_environment_may_keep_its_actions(name: str) -> None:
+    space = ACTIONS[name]
+    action = tree_map(torch.Tensor.numpy, from_space(space, batch_space(space, 5).sample()))
+    native = to_space(space, action)
+    leaves: list[np.ndarray] = []
+    tree_map(leaves.append, action)
+    tree_map(lambda x: [np.testing.assert_(not np.shares_memory(x, leaf)) for leaf in leaves], native)
+
+
 def test_bounds() -> None:
     half_open = spaces.Box(np.array([0.0, -np.inf], np.float32), np.array([np.inf, np.inf], np.float32))
     pi = action_head(half_open).distribution(torch.zeros(1, 4))

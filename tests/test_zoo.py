@@ -94,14 +94,30 @@ def test_mean_and_deviation_over_seeds(own: Path) -> None:
     lines = [line(9.0), line(4.0, seed=1, cpu_seconds=300.0), line(2.0)]
     (row,) = zoo.table(lines, own=own)
     # mean of 2 and 4: 3; sample standard deviation √((1 + 1)/1) = 1.414; mean of 100 s and 300 s: 200 s
-    cells = ("toy:tiny", "Lines", "12.5 %", "error 3 ± 1.4 %", "chance 90 ± 0", "2", "60", "3 min")
+    cells = ("toy:tiny", "Lines", "12.5 %", "error 3 ± 1.4 %", "", "chance 90 ± 0", "2", "60", "3 min")
     assert row == cells
+
+
+def test_interquartile_mean_from_three_seeds_on(own: Path) -> None:
+    found = [zoo.table([line(e, seed=i) for i, e in enumerate(errors)], own=own)[0][4] for errors in (
+        [1.0, 2.0], [4.0, 4.0, 4.0], [0.0, 2.0, 3.0, 10.0, 100.0],
+    )]  # fmt: skip
+    assert found[:2] == ["", "4 [4, 4]"]
+    mean, low, high = found[2].replace("[", "").replace("]", "").replace(",", "").split()
+    assert mean == "5"  # (2 + 3 + 10)/3: one of five goes at either end
+    assert 0 <= float(low) < 2 and 10 < float(high) <= 100
+
+
+def test_groups_keep_the_later_of_one_seed() -> None:
+    lines = [line(9.0), line(4.0, seed=1), line(2.0), line(1.0, changed={"lr": 1})]
+    found = [[result["metrics"]["error"] for result in group] for group in zoo.groups(lines)]
+    assert found == [[2.0, 4.0], [1.0]]
 
 
 def test_whole_runs_share_a_row_and_a_half_one_does_not(own: Path) -> None:
     lines = [line(1.0), line(3.0, seed=1, updates=1440), line(9.0, seed=2, updates=30, finished=False)]
     rows = zoo.table(lines, own=own)
-    assert {(row[3], row[6]) for row in rows} == {("error 2 ± 1.4 %", "60–1,440"), ("error 9 %", "30 so far")}
+    assert {(row[3], row[7]) for row in rows} == {("error 2 ± 1.4 %", "60–1,440"), ("error 9 %", "30 so far")}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +142,7 @@ def test_the_papers_figure_stands_only_beside_its_own_data(
 def test_markdown(own: Path) -> None:
     text = zoo.markdown(zoo.table([line(1.0)], own=own)).splitlines()
     assert text[0].startswith("| recipe:variant | data | paper | ours |") and set(text[1]) == set("| -")
-    assert text[2] == "| toy:tiny | Lines | 12.5 % | error 1 % | chance 90 | 1 | 60 | 100 s |"
+    assert text[2] == "| toy:tiny | Lines | 12.5 % | error 1 % |  | chance 90 | 1 | 60 | 100 s |"
 
 
 def test_only_one_recipe_and_unknown_ones(own: Path) -> None:
@@ -146,6 +162,7 @@ def test_results_are_found_in_results_and_runs(tmp_path: Path, monkeypatch: pyte
         Path(path).parent.mkdir(parents=True)
         Path(path).write_text(json.dumps(line(1.0, time=time, changed=None)) + "\n")
     Path("runs/a/metrics.jsonl").write_text("{}\n")
+    Path("runs/b/trials.jsonl").write_text("{}\n")
     assert [found["time"] for found in zoo.results()] == ["1", "2", "3"]
     assert [found["time"] for found in zoo.results(Path("runs/b"))] == ["2"]
     assert [found["time"] for found in zoo.results(Path("runs/b/results.jsonl"))] == ["2"]

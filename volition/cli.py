@@ -1,16 +1,15 @@
 """The command line: one word, then its own arguments; nothing heavy is imported before it is needed."""
 
-import argparse
 import errno
 import os
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
 
 from volition import __version__, zoo
 from volition.errors import VolitionError
+from volition.terminal import Parser, print_table
 
 HELP = """usage: volition COMMAND …
 
@@ -18,8 +17,10 @@ Learning by reward: agents that look, watch, move, play, talk and paint.
 
   list       the recipes and their variants
   train      train a recipe; the same command goes on where it stopped
-  evaluate   measure a trained run and note the result
+  evaluate   measure trained runs and note the results
   watch      draw what a trained agent does
+  sweep      train seeds and grids of settings side by side, or search them
+  curves     draw learning curves over seeds
   table      our results beside the papers'
   export     weights of a run as safetensors
   data       real data sets: what is there, where it is looked for, how to get it
@@ -29,47 +30,12 @@ Help:        volition COMMAND --help
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line and proposes the nearest flag."""
-
-    def error(self, message: str) -> NoReturn:
-        flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-        unknown = message.partition("unrecognized arguments: ")[2].split()
-        if unknown and unknown[0].startswith("-"):
-            proposal = zoo.nearest(unknown[0], flags, f"try {self.prog} --help")
-            raise VolitionError(f"{self.prog} has no flag {unknown[0]}; {proposal}")
-        raise VolitionError(f"{self.prog}: {message}; try {self.prog} --help")
-
-
-def _parser(command: str, what: str, example: str) -> _Parser:
-    return _Parser(
-        prog=f"volition {command}",
-        description=what,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
-def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]], title: str | None = None) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    # a pipe has no width of its own: leave lines whole there
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    table = Table(*columns, box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-
-
 # ---- list, table, data: nothing is trained, torch stays away
 
 
 def list_(words: list[str]) -> None:
     """Show chapters, recipes, variants and summaries."""
-    parser = _parser("list", "The recipes, by chapter, each with its variants.", "volition list")
+    parser = Parser("list", "The recipes, by chapter, each with its variants.", "volition list")
     parser.parse_args(words)
     found = zoo.recipes()
     width = max((len(recipe.name) for recipe in found), default=0)
@@ -84,9 +50,10 @@ def list_(words: list[str]) -> None:
 
 def table(words: list[str]) -> None:
     """Show results beside the papers'."""
-    parser = _parser(
+    parser = Parser(
         "table",
-        "Results in results/ and runs/ of this folder, mean ± sd over seeds, beside the papers' figures.\n"
+        "Results in results/ and runs/ of this folder beside the papers' figures: mean ± sd over seeds and, from\n"
+        "three seeds on, the interquartile mean (IQM) with a 95 % bootstrap interval (Agarwal et al. 2021).\n"
         "A paper's figure is shown only beside results on the paper's own data and settings.",
         "volition table ram --markdown",
     )
@@ -102,7 +69,7 @@ def table(words: list[str]) -> None:
     rows = zoo.table(zoo.results(*args.folders), only)
     if not rows:
         raise VolitionError("no results yet in results/ and runs/; volition evaluate DIR makes one")
-    print(zoo.markdown(rows)) if args.markdown else _print_table(zoo.COLUMNS, rows)
+    print(zoo.markdown(rows)) if args.markdown else print_table(zoo.COLUMNS, rows)
 
 
 def data(words: list[str]) -> None:
@@ -110,7 +77,7 @@ def data(words: list[str]) -> None:
     from volition.data import catalog
     from volition.folder import data_folder
 
-    parser = _parser(
+    parser = Parser(
         "data",
         "Real data sets: what is there (with its md5 checked), where it is looked for and how to get it.\n"
         "Without them recipes use built-in stand-ins, and say so in every result.",
@@ -190,76 +157,40 @@ def train(words: list[str]) -> None:
         print(f"next: volition evaluate {shlex.quote(str(folder))}")
 
 
-# ---- evaluate, watch, export: look into a run folder
-
-
-def _look(parser: _Parser, words: list[str]) -> tuple[argparse.Namespace, Any, Any]:
-    """The arguments, the recipe's module and the run, opened for looking only."""
-    parser.add_argument("--data", metavar="DIR", help="folder with real data (default: the one it was trained with)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    args = parser.parse_args(words)
-    from volition.folder import read_config
-
-    saved = read_config(args.dir)
-    recipe, _ = zoo.resolve(saved["recipe"])
-    module = recipe.load()
-    import torch
-
-    from volition.run import Run
-
-    if args.threads < 1:
-        raise VolitionError("--threads must be 1 or more")
-    torch.set_num_threads(args.threads)
-    command = shlex.join(["volition", parser.prog.split()[-1], *words])
-    return (
-        args,
-        module,
-        Run.open(args.dir, module.Config, device=args.device, data=args.data, command=command),
-    )
+# ---- what is done with run folders
 
 
 def evaluate(words: list[str]) -> None:
-    """Measure a trained run and note the result."""
-    parser = _parser(
-        "evaluate",
-        "Measure a trained run, print the result and add it to DIR/results.jsonl for volition table.\n"
-        "It may be used while the run is still training.",
-        "volition evaluate runs/ram-laptop-0",
-    )
-    parser.add_argument("dir", metavar="DIR", type=Path, help="run folder")
-    _, module, run = _look(parser, words)
-    measured = module.evaluate(run.config, run)
-    line = run.record(measured, module.VARIANTS.get(run.variant))
-    rows: list[tuple[str, ...]] = []
-    for name, value in line["metrics"].items():
-        values = value if isinstance(value, list) else [value]
-        rows.append((name.replace("_", " "), "  ".join(f"{v:.4g}" for v in values)))
-    _print_table(("", f"{run.name}, seed {run.seed}, {run.step:,} updates, data: {run.dataset}"), rows)
-    paper = getattr(module, "PAPER", None)
-    if paper and run.variant in paper.get("rows", {}) and paper["data"] not in (run.dataset, run.trained_on):
-        print(f"The paper's figure was measured on {paper['data']}, so it is not comparable and not shown.")
-    _print_table(zoo.COLUMNS, zoo.table([line]))
+    """Measure trained runs and note the results."""
+    from volition import looking
+
+    looking.evaluate(words)
 
 
 def watch(words: list[str]) -> None:
     """Draw what a trained agent does."""
-    parser = _parser(
-        "watch",
-        "Draw what the agent of a run does; the paths of the pictures are printed.",
-        "volition watch runs/ram-laptop-0",
-    )
-    parser.add_argument("dir", metavar="DIR", type=Path, help="run folder")
-    _, module, run = _look(parser, words)
-    if not hasattr(module, "watch"):
-        raise VolitionError(f"{run.recipe} has nothing to watch: its figures are all there is; see volition evaluate")
-    for path in module.watch(run.config, run):
-        print(path)
+    from volition import looking
+
+    looking.watch(words)
+
+
+def sweep(words: list[str]) -> None:
+    """Train seeds and grids of settings in processes of their own."""
+    from volition.sweep import sweep as command
+
+    command(words)
+
+
+def curves(words: list[str]) -> None:
+    """Draw learning curves over seeds."""
+    from volition.curves import curves as command
+
+    command(words)
 
 
 def export(words: list[str]) -> None:
     """Write a run's weights for others."""
-    parser = _parser(
+    parser = Parser(
         "export",
         "Write the weights of a run's policy to OUT/policy.safetensors, and its settings to OUT/policy.json.",
         "volition export runs/ram-laptop-0 my-ram",
@@ -279,6 +210,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
     "watch": watch,
+    "sweep": sweep,
+    "curves": curves,
     "table": table,
     "export": export,
     "data": data,

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from volition.core.statistics import running_mean
 from volition.errors import VolitionError
 
 
@@ -118,11 +118,7 @@ def draw(history: list[dict[str, float]], path: Path, title: str) -> None:
         many = len(points) > 40  # then a running mean says more than the raw line
         axes.plot(x, y, color="tab:blue", alpha=0.3 if many else 1.0, linewidth=1, marker="" if len(x) > 1 else "o")
         if many:
-            at, half = np.arange(len(y)), len(y) // 40
-            low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(y))
-            total = np.concatenate([[0.0], np.cumsum(y)])
-            mean = (total[high] - total[low]) / (high - low)
-            axes.plot(x, mean, color="tab:blue", linewidth=1.6)
+            axes.plot(x, running_mean(y, len(y) // 40), color="tab:blue", linewidth=1.6)
         axes.set_title(name, fontsize=10, loc="left")
         axes.tick_params(labelsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -35,7 +35,7 @@ class Options:
     """Show no progress."""
 
 
-def parse(module: ModuleType, name: str, variant: str, words: list[str]) -> tuple[Any, Options]:
+def parse(module: ModuleType, name: str, variant: str, words: list[str], command: str = "train") -> tuple[Any, Options]:
     """The settings and options that the flags `words` give; tyro prints help and mistakes and exits."""
     flat = tyro.conf.OmitArgPrefixes
     # the names of the fields are the titles of the groups in the help
@@ -46,7 +46,7 @@ def parse(module: ModuleType, name: str, variant: str, words: list[str]) -> tupl
         kind,
         args=words,
         default=kind(module.VARIANTS[variant], Options()),
-        prog=f"volition train {name}:{variant}",
+        prog=f"volition {command} {name}:{variant}",
         description="",
     )
     return given.recipe, given.run

@@ -126,7 +126,7 @@ def results(*folders: Path) -> list[dict[str, Any]]:
     for folder in folders or (Path("results"), Path("runs")):
         files |= {folder} if folder.is_file() else {*folder.glob("*.jsonl"), *folder.glob("*/results.jsonl")}
     lines = []
-    for file in sorted(file for file in files if file.name != "metrics.jsonl"):
+    for file in sorted(file for file in files if file.name not in OTHERS):
         try:
             text = file.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
@@ -144,6 +144,7 @@ def results(*folders: Path) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: line["time"])
 
 
+OTHERS = ("metrics.jsonl", "trials.jsonl")  # that hold no results
 NEEDED = {
     "recipe": str,
     "variant": str,
@@ -156,61 +157,78 @@ NEEDED = {
     "cpu_seconds": float | int,
     "time": str,
 }
-COLUMNS = ("recipe:variant", "data", "paper", "ours", "baselines", "seeds", "updates", "CPU time")
+COLUMNS = ("recipe:variant", "data", "paper", "ours", "IQM, 95 %", "baselines", "seeds", "updates", "CPU time")
+FEW = 3  # seeds below which an interquartile mean says nothing
 SAME = ("recipe", "variant", "changed", "data", "trained_on")  # what seeds of one row share
 
 
 def table(lines: list[dict[str, Any]], only: str | None = None, own: str | Path | None = None) -> list[tuple[str, ...]]:
-    """Rows of COLUMNS, one for each recipe, variant, settings and data: mean ± sd over the seeds.
+    """Rows of COLUMNS, one for each recipe, variant, settings and data: mean ± sd and the IQM over the seeds.
 
     The paper's figure stands only beside the variant as it is, trained and measured on the paper's data.
     """
     known = {recipe.name: recipe for recipe in recipes(own)}
-    groups: dict[str, dict[int, dict[str, Any]]] = {}
-    for line in lines:
-        if only is None or line["recipe"] == only:
-            # a run that ended early by itself is as whole as the others; one that still trains is not
-            progress = "whole" if line["finished"] else line["updates"]
-            key = json.dumps([progress, *(line[name] for name in SAME)], sort_keys=True)
-            groups.setdefault(key, {})[line["seed"]] = line  # later lines win
     rows = []
-    for seeds in groups.values():
-        first = next(iter(seeds.values()))
+    for seeds in groups(lines):
+        first = seeds[0]
+        if only is not None and first["recipe"] != only:
+            continue
         recipe = known.get(first["recipe"])
         order = list(known).index(recipe.name) if recipe else len(known)
         place = recipe.variants.index(first["variant"]) if recipe and first["variant"] in recipe.variants else -1
-        rows.append((order, place, _row(list(seeds.values()), (recipe.paper if recipe else None) or {})))
+        rows.append((order, place, _row(seeds, (recipe.paper if recipe else None) or {})))
     return [row for _, _, row in sorted(rows)]
+
+
+def groups(lines: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Results that differ in nothing but the seed, one for each seed: of two the later."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for line in lines:
+        # a run that ended early by itself is as whole as the others; one that still trains is not
+        progress = "whole" if line["finished"] else line["updates"]
+        key = json.dumps([progress, *(line[name] for name in SAME)], sort_keys=True)
+        found.setdefault(key, {})[line["seed"]] = line
+    return [list(seeds.values()) for seeds in found.values()]
+
+
+def title(line: dict[str, Any]) -> str:
+    """Recipe, variant and changed settings of a result."""
+    changed = ", ".join(f"{name}={value}" for name, value in (line["changed"] or {}).items())
+    return f"{line['recipe']}:{line['variant']}" + (f" ({changed})" if changed else "")
 
 
 def _row(seeds: list[dict[str, Any]], paper: dict[str, Any]) -> tuple[str, ...]:
     first, metrics = seeds[0], [line["metrics"] for line in seeds]
-    changed = ", ".join(f"{name}={value}" for name, value in first["changed"].items())
     on = first["data"]
     if first["trained_on"] != on:
         on += f" (trained on {first['trained_on']})"
     theirs = None
-    if on == paper.get("data") and not changed:
+    if on == paper.get("data") and not first["changed"]:
         theirs = paper.get("rows", {}).get(first["variant"])
     metric, unit = paper.get("metric") or next(iter(metrics[0]), ""), paper.get("unit", "")
     baselines = [name for name in paper.get("baselines", ()) if name in metrics[0]]
     updates = sorted({line["updates"] for line in seeds})
     return (
-        f"{first['recipe']}:{first['variant']}" + (f" ({changed})" if changed else ""),
+        title(first),
         on,
         "" if theirs is None else f"{theirs} {unit}".strip(),
-        f"{metric.replace('_', ' ')} {_spread(metrics, metric)} {unit}".strip(),
-        ", ".join(f"{name.replace('_', ' ')} {_spread(metrics, name)}" for name in baselines),
+        f"{metric.replace('_', ' ')} {spread(scores(seeds, metric))} {unit}".strip(),
+        interquartile(scores(seeds, metric)),
+        ", ".join(f"{name.replace('_', ' ')} {spread(scores(seeds, name))}" for name in baselines),
         str(len(seeds)),
         "–".join(f"{n:,}" for n in dict.fromkeys((updates[0], updates[-1]))) + ("" if first["finished"] else " so far"),
-        _duration(sum(line["cpu_seconds"] for line in seeds) / len(seeds)),
+        duration(sum(line["cpu_seconds"] for line in seeds) / len(seeds)),
     )
 
 
-def _spread(metrics: list[dict[str, Any]], name: str) -> str:
-    """Mean ± sample standard deviation over seeds; a list within one result counts by its mean."""
-    found = [m[name] for m in metrics if m.get(name) not in (None, [])]
-    values = [sum(v) / len(v) if isinstance(v, list) else v for v in found]
+def scores(lines: list[dict[str, Any]], name: str) -> list[float]:
+    """The metric `name` of each result that has it; a list counts by its mean."""
+    found = [line["metrics"][name] for line in lines if line["metrics"].get(name) not in (None, [])]
+    return [sum(v) / len(v) if isinstance(v, list) else v for v in found]
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± sample standard deviation."""
     if not values:
         return "–"
     mean = sum(values) / len(values)
@@ -220,7 +238,20 @@ def _spread(metrics: list[dict[str, Any]], name: str) -> str:
     return f"{mean:.4g} ± {sd:.2g}" if sd < 99.5 else f"{mean:.4g} ± {sd:.0f}"
 
 
-def _duration(seconds: float) -> str:
+def interquartile(values: list[float]) -> str:
+    """The interquartile mean and its 95 % bootstrap interval; empty below FEW values."""
+    if len(values) < FEW:
+        return ""
+    import numpy as np  # tables without seeds, and volition list, do without
+
+    from volition.core.statistics import bootstrap, iqm
+
+    low, high = bootstrap([values], iqm, np.random.default_rng(0))
+    return f"{iqm(values):.4g} [{low:.4g}, {high:.4g}]"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as one reads them."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

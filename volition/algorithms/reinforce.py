@@ -10,23 +10,23 @@ training θ ← θ + η·(1/N) Σ_n Σ_t (R(τⁿ) − b) ∇ log p(a_tⁿ|s_t�
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from volition.algorithms._episodes import build, film, report
 from volition.core.losses import entropy_bonus, masked_mean, policy_gradient, value_loss
 from volition.core.returns import discounted_return
 from volition.core.rollout import rollout, unroll
 from volition.core.trajectory import Trajectory
-from volition.envs.film import filmed
+from volition.envs.agent import Agent
 from volition.envs.spaces import action_head, encoder
-from volition.envs.vector import TensorEnv, make
+from volition.envs.vector import TensorEnv
 from volition.errors import VolitionError
 from volition.nets.actor import Actor, RecurrentActor
 from volition.run import Run
 
-EPISODES = 100  # of each row of an evaluation
 LIMIT = 1_000  # steps of an episode where the environment has no limit of its own
 
 
@@ -101,26 +101,23 @@ PAPER = {
 }
 
 
-Agent = Actor | RecurrentActor
-
-
-def train(config: Config, run: Run | None = None) -> Agent:
+def train(config: Config, run: Run | None = None, env: Any = None) -> Agent:
     """Play N episodes, make one step along the estimated gradient, and so on."""
     run = run or Run()
     if config.num_envs < 2 and config.baseline in ("constant", "time"):
         raise VolitionError(f"the {config.baseline} baseline is the mean of other episodes: num_envs must be 2 or more")
-    env = make(config.env, config.num_envs, limit=config.limit, device=run.device)
-    env.reset(seed=run.seed)
-    policy = make_policy(config, env).to(run.device)
+    world = build(config.env, run, env, config.num_envs, True, limit=config.limit)
+    world.reset(seed=run.seed)
+    policy = make_agent(config, world).to(run.device)
     optimizer = make_optimizer(config, policy)
-    run.track(policy=policy, optimizer=optimizer, env=env)
+    run.track(policy=policy, optimizer=optimizer, env=world)
     for update in run.loop(config.updates):
-        done = max(update / config.updates, env.steps / config.steps if config.steps else 0.0)
+        done = max(update / config.updates, world.steps / config.steps if config.steps else 0.0)
         for group in optimizer.param_groups:
             group["lr"] = group["full_lr"] * (1 - done if config.anneal else 1)
 
-        episodes = play(config, env, policy, run.generator)
-        mask, count = episodes.mask, config.num_envs
+        episodes = play(config, world, policy, run.generator)
+        mask, count = episodes.mask, world.num_envs
         now = unroll(policy, episodes)
         weight = returns(config, episodes)
         advantage = weight - baseline(config, weight, mask, now.value.detach())
@@ -134,12 +131,12 @@ def train(config: Config, run: Run | None = None) -> Agent:
             total = total + torch.where(mask, value_loss(now.value, weight), 0.0).sum() / mask.sum()
         earned = torch.where(mask, episodes.reward, 0.0).sum(0).mean()
         entropy = torch.where(mask, now.entropy, 0.0).sum() / mask.sum()
-        run.log(update, episode_return=earned, length=mask.sum() / count, entropy=entropy, loss=loss, steps=env.steps)
+        run.log(update, episode_return=earned, length=mask.sum() / count, entropy=entropy, loss=loss, steps=world.steps)
 
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         optimizer.step()
-        if config.steps and env.steps >= config.steps:
+        if config.steps and world.steps >= config.steps:
             break
     return policy
 
@@ -182,16 +179,17 @@ def baseline(config: Config, weight: Tensor, mask: Tensor, value: Tensor) -> Ten
     return torch.zeros_like(weight)
 
 
-def make_policy(config: Config, env: TensorEnv) -> Agent:
+def make_agent(config: Config, env: TensorEnv) -> Agent:
     """The networks for the environment's spaces, with fresh weights."""
     see, act = encoder(env.single_observation_space), action_head(env.single_action_space)
     arguments = (see.encode, see.size, act.distribution, act.varies, config.hidden, config.baseline == "learned")
-    return RecurrentActor(*arguments, config.memory) if config.memory else Actor(*arguments)
+    net = RecurrentActor(*arguments, config.memory) if config.memory else Actor(*arguments)
+    return Agent(net, env.single_observation_space, env.single_action_space)
 
 
 def make_optimizer(config: Config, policy: Agent) -> torch.optim.Optimizer:
     """Adam or plain gradient steps, with a learning rate of its own for V."""
-    critic = [] if policy.critic is None else [*policy.critic.parameters()]
+    critic = [] if policy.net.critic is None else [*policy.net.critic.parameters()]
     own = {id(p) for p in critic}
     actor = [p for p in policy.parameters() if id(p) not in own]
     groups = [{"params": actor, "lr": config.lr, "full_lr": config.lr}]
@@ -200,43 +198,19 @@ def make_optimizer(config: Config, policy: Agent) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, fused=True) if config.optimizer == "adam" else torch.optim.SGD(groups)
 
 
-def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
-    """Undiscounted return of 100 episodes each: sampled as trained, greedy, and with random actions; mean and sd."""
-    env = make(config.env, EPISODES, limit=config.limit, device=run.device)
-    policy = make_policy(config, env).to(run.device)
+def load(config: Config, run: Run, env: Any = None) -> Agent:
+    """The agent of a run."""
+    world = build(config.env, run, env, 1, limit=config.limit)
+    policy = make_agent(config, world).to(run.device)
     run.track(policy=policy)
-    results: dict[str, float | list[float]] = {}
-    for name, greedy in (("return", False), ("greedy_return", True)):
-        env.reset(seed=run.seed)
-        episodes = play(config, env, policy, run.generator, greedy)
-        earned = torch.where(episodes.mask, episodes.reward, 0.0).sum(0)
-        results |= {name: earned.mean().item(), f"{name}_sd": earned.std().item()}
-    earned = random_returns(env, run.seed)
-    return results | {"random_return": earned.mean().item(), "random_return_sd": earned.std().item()}
+    return policy
 
 
-def random_returns(env: TensorEnv, seed: int) -> Tensor:
-    """Return of one episode of uniformly random actions in every environment, `[B]`."""
-    env.seed_actions(seed)
-    env.reset(seed=seed)
-    total = torch.zeros(env.num_envs, device=env.device)
-    alive = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-    for _ in range(env.limit or LIMIT):
-        _, reward, terminated, truncated, _ = env.step(env.sample())
-        total += reward * alive
-        alive &= ~(terminated | truncated)
-        if not alive.any():
-            break
-    return total
+def evaluate(config: Config, run: Run, env: Any = None, *, episodes: int = 100) -> dict[str, float | list[float]]:
+    """Undiscounted return of whole episodes: sampled as trained, greedy, and with random actions; mean and sd."""
+    return report(load(config, run, env), config.env, run, env, episodes, config.limit)
 
 
-def watch(config: Config, run: Run) -> list[Path]:
+def watch(config: Config, run: Run, env: Any = None) -> list[Path]:
     """A greedy episode as a moving picture where the environment can be drawn, else as curves."""
-    env, film = filmed(config.env, config.limit, run.device)
-    policy = make_policy(config, env).to(run.device)
-    run.track(policy=policy)
-    env.reset(seed=run.seed)
-    film.frames.clear()  # play begins an episode of its own
-    episode = play(config, env, policy, run.generator, greedy=True)
-    earned = episode.reward[episode.mask].sum().item()
-    return [film.develop(run.path("episode"), episode, f"{config.env}: a greedy episode, return {earned:g}")]
+    return [film(load(config, run, env), config.env, run, env, config.limit)]

@@ -72,9 +72,26 @@ class Categorical:
             raise ValueError("a categorical action is an integer index, not a float")
         return self.log_probs.gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
 
+    @cached_property
+    def _finite_log_probs(self) -> Tensor:
+        return _zero_where_impossible(self.log_probs, self.probs)
+
+    @cached_property
+    def _entropy(self) -> Tensor:
+        return -(self.probs * self._finite_log_probs).sum(-1)
+
     def entropy(self) -> Tensor:
         """H(π) = −Σₖ π(k) log π(k), with 0·log 0 = 0 `[…]`."""
-        return -(self.probs * _zero_where_impossible(self.log_probs, self.probs)).sum(-1)
+        return self._entropy
+
+    def gradient(self, action: Tensor, d_log_prob: Tensor, d_entropy: Tensor) -> Tensor:
+        """∂L/∂logits `[…, K]` from ∂L/∂log π(a) and ∂L/∂H(π), both `[…]`.
+
+        ∂ log π(a)/∂logitₖ = [k = a] − π(k);  ∂H/∂logitₖ = −π(k)·(log π(k) + H).
+        """
+        surprise = self._finite_log_probs + self._entropy.unsqueeze(-1)
+        gradient = torch.addcmul(d_log_prob.unsqueeze(-1), surprise, d_entropy.unsqueeze(-1)).mul_(self.probs).neg_()
+        return gradient.scatter_add_(-1, action.long().unsqueeze(-1), d_log_prob.unsqueeze(-1))
 
     def kl(self, other: "Categorical") -> Tensor:
         """KL(π‖π′) = Σₖ π(k) (log π(k) − log π′(k)) `[…]`; ∞ where π′ masks a choice that π allows."""

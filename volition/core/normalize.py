@@ -63,10 +63,10 @@ class ReturnNormalizer:
         self.moments = RunningMoments(device=device)
         self.total = torch.zeros(num_envs, dtype=torch.float64, device=device)  # R
 
-    def update(self, reward: Tensor, done: Tensor) -> None:
-        """Take in one step of each environment, `[B]`; done = terminated or truncated."""
+    def update(self, reward: Tensor, done: Tensor, valid: Tensor | None = None) -> None:
+        """Take in one step of each environment, `[B]`; done = terminated or truncated; what is not valid is no step."""
         self.total = self.gamma * self.total + reward
-        self.moments.update(self.total)
+        self.moments.update(self.total if valid is None else self.total[valid])
         self.total = torch.where(done, 0, self.total)
 
     def normalize(self, reward: Tensor, clip: float = 10.0, epsilon: float = 1e-8) -> Tensor:

@@ -56,44 +56,40 @@ class SumTree:
         return index
 
 
-class PrioritizedReplay:
-    """P(i) = p_i^α / Σ_k p_k^α, weights w_i = (N · P(i))^−β / max_j w_j (Schaul 2016, eq. 1, §3.4).
+class Priorities:
+    """P(i) = p_i^α / Σ_k p_k^α over places, weights w_i = (N · P(i))^−β / max_j w_j (Schaul 2016, eq. 1, §3.4).
 
     α = 0.6 and β from 0.4 to 1 are the paper's for proportional priorities (§4). New transitions get the
-    greatest priority so far, so that each is seen (algorithm 1, line 6). The maximum of w is over the
-    batch.
+    greatest priority so far, so that each is seen (algorithm 1, line 6). The maximum of w is over the batch.
     """
 
-    def __init__(
-        self, capacity: int, example: Tree, alpha: float = 0.6, device: torch.device | str | None = None
-    ) -> None:
-        self.replay = Replay(capacity, example, device)
-        self.tree = SumTree(capacity, self.replay.device)
+    def __init__(self, capacity: int, alpha: float = 0.6, device: torch.device | str | None = None) -> None:
+        self.tree = SumTree(capacity, device)
         self.alpha = alpha
         self.greatest = 1.0  # p_1 = 1 (algorithm 1, line 2)
 
-    def __len__(self) -> int:
-        return len(self.replay)
-
-    def add(self, batch: Tree) -> Tensor:
-        """Store B transitions `[B, …]` over the oldest ones; returns their places `[B]`."""
-        index = self.replay.add(batch)
+    def begin(self, index: Tensor) -> None:
+        """The greatest priority so far for places `[B]`."""
         self.tree.set(
             index, torch.full(index.shape, self.greatest**self.alpha, dtype=torch.float64, device=index.device)
         )
-        return index
 
-    def sample(self, batch: int, beta: float, generator: torch.Generator) -> tuple[Tree, Tensor, Tensor]:
-        """`batch` transitions, their places and weights w `[B]`: one from each of B equal parts of Σ p."""
-        if len(self) == 0:
-            raise ValueError("the replay is empty")
+    def forget(self, index: Tensor) -> None:
+        """Places `[B]` that must not be drawn."""
+        self.tree.set(index, torch.zeros(index.shape, dtype=torch.float64, device=index.device))
+
+    def draw(self, batch: int, generator: torch.Generator, parts: bool = True) -> Tensor:
+        """Places `[B]`: one from each of B equal parts of Σ p (appendix B.2.1), or each from anywhere."""
         uniform = torch.rand(batch, generator=generator, dtype=torch.float64, device=generator.device)
-        uniform = uniform.to(self.replay.device)
-        part = torch.arange(batch, device=uniform.device)
-        index = self.tree.find((part + uniform) / batch * self.tree.total)  # appendix B.2.1
-        probability = self.tree.get(index) / self.tree.total
-        weight = (len(self) * probability) ** -beta
-        return self.replay.get(index), index, (weight / weight.max()).float()
+        if parts:
+            uniform = (torch.arange(batch, device=uniform.device) + uniform) / batch
+        total = self.tree.total
+        return self.tree.find(uniform.to(total.device) * total)
+
+    def weight(self, index: Tensor, count: int, beta: float) -> Tensor:
+        """w_i `[B]` of places that were drawn from `count` transitions."""
+        weight = (count * self.tree.get(index) / self.tree.total) ** -beta
+        return (weight / weight.max()).float()
 
     def update(self, index: Tensor, error: Tensor, epsilon: float = 1e-6) -> None:
         """p_i ← |δ_i| + ε for the places and TD errors `[B]` of a batch (§3.3)."""
@@ -102,14 +98,47 @@ class PrioritizedReplay:
         self.tree.set(index, priority**self.alpha)
 
     def state_dict(self) -> dict[str, Any]:
-        used = -(-len(self) // WIDTH)
         # the sums go along as they are: adding them up anew may round anew
-        levels = [self.tree.levels[0][:used], *self.tree.levels[1:]]
-        return {"replay": self.replay.state_dict(), "levels": levels, "greatest": self.greatest}
+        return {"levels": self.tree.levels, "greatest": self.greatest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.greatest = state["greatest"]
+        for level, saved in zip(self.tree.levels, state["levels"], strict=True):
+            level.copy_(saved)
+
+
+class PrioritizedReplay:
+    """A `Replay` drawn with P(i) ∝ p_i^α (Schaul 2016)."""
+
+    def __init__(
+        self, capacity: int, example: Tree, alpha: float = 0.6, device: torch.device | str | None = None
+    ) -> None:
+        self.replay = Replay(capacity, example, device)
+        self.priorities = Priorities(capacity, alpha, self.replay.device)
+
+    def __len__(self) -> int:
+        return len(self.replay)
+
+    def add(self, batch: Tree) -> Tensor:
+        """Store B transitions `[B, …]` over the oldest ones; returns their places `[B]`."""
+        index = self.replay.add(batch)
+        self.priorities.begin(index)
+        return index
+
+    def sample(self, batch: int, beta: float, generator: torch.Generator) -> tuple[Tree, Tensor, Tensor]:
+        """`batch` transitions, their places and weights w `[B]`."""
+        if len(self) == 0:
+            raise ValueError("the replay is empty")
+        index = self.priorities.draw(batch, generator)
+        return self.replay.get(index), index, self.priorities.weight(index, len(self), beta)
+
+    def update(self, index: Tensor, error: Tensor, epsilon: float = 1e-6) -> None:
+        """p_i ← |δ_i| + ε for the places and TD errors `[B]` of a batch."""
+        self.priorities.update(index, error, epsilon)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"replay": self.replay.state_dict(), "priorities": self.priorities.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.replay.load_state_dict(state["replay"])
-        self.greatest = state["greatest"]
-        for level, saved in zip(self.tree.levels, state["levels"], strict=True):
-            level.zero_()
-            level[: len(saved)] = saved.to(level)
+        self.priorities.load_state_dict(state["priorities"])

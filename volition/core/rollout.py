@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,20 +133,36 @@ class EpisodeStatistics:
         self.lengths: list[int] = []
         self.episodes = 0
 
-    def update(self, trajectory: Trajectory) -> None:
-        """Add a trajectory `[T, B]`; padded rows (mask False) do not count."""
-        for reward, done, mask in zip(
-            trajectory.reward.cpu().double(), trajectory.done.cpu(), trajectory.mask.cpu(), strict=True
-        ):
-            self.running_return += reward * mask
-            self.running_length += mask
-            ended = done & mask
-            if ended.any():
-                self.episodes += int(ended.sum())
-                self.returns = (self.returns + self.running_return[ended].tolist())[-self.window :]
-                self.lengths = (self.lengths + self.running_length[ended].tolist())[-self.window :]
-                self.running_return[ended] = 0.0
-                self.running_length[ended] = 0
+    def update(self, reward: Tensor, done: Tensor, mask: Tensor) -> None:
+        """Add T steps `[T, B]`; rows with mask False do not count."""
+        real = mask.cpu().numpy()
+        earned, over = np.asarray(reward.cpu().numpy() * real, np.float64), done.cpu().numpy() & real
+        if not over.any():  # the common case of a short rollout
+            self.running_return = self.running_return + torch.from_numpy(earned.sum(0))
+            self.running_length = self.running_length + torch.from_numpy(real.sum(0))
+            return
+        earned = earned.cumsum(0) + self.running_return.numpy()
+        length = real.cumsum(0) + self.running_length.numpy()
+        self.running_return, self.running_length = torch.from_numpy(earned[-1]), torch.from_numpy(length[-1])
+        ended = list(zip(*(x.tolist() for x in over.nonzero()), strict=True))
+        ends: list[tuple[float, int]] = []
+        before = {}  # environment → sums up to the end of its last episode
+        for t, b in ended:
+            upto = (float(earned[t, b]), int(length[t, b]))
+            first = before.get(b, (0.0, 0))
+            ends.append((upto[0] - first[0], upto[1] - first[1]))
+            before[b] = upto
+        for b, (total, steps) in before.items():
+            self.running_return[b] -= total
+            self.running_length[b] -= steps
+        self.add(ends)
+
+    def add(self, ends: list[tuple[float, int]]) -> None:
+        """Add finished episodes by their return and length."""
+        self.episodes += len(ends)
+        # new lists: a state_dict may hold the old ones
+        self.returns = (self.returns + [total for total, _ in ends])[-self.window :]
+        self.lengths = (self.lengths + [steps for _, steps in ends])[-self.window :]
 
     @property
     def mean_return(self) -> float:

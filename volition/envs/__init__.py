@@ -7,3 +7,10 @@ gymnasium.register(
     entry_point="volition.envs.glimpse:GlimpseEnv",
     vector_entry_point="volition.envs.glimpse:GlimpseVectorEnv",
 )
+gymnasium.register(
+    id="volition/CartPoleNoVelocity-v0",
+    entry_point="volition.envs.classic:CartPoleNoVelocity",
+    vector_entry_point="volition.envs.classic:CartPoleNoVelocityVector",
+    max_episode_steps=500,
+)
+gymnasium.register(id="volition/Memory-v0", entry_point="volition.envs.classic:Memory")

@@ -23,7 +23,7 @@ from volition.core.distributions import (
     Product,
     SquashedGaussian,
 )
-from volition.core.policy import Tree
+from volition.core.policy import Tree, tree_map
 from volition.errors import VolitionError
 
 KNOWN = "known are Box, Discrete, MultiDiscrete, MultiBinary and Dict or Tuple of these"
@@ -43,7 +43,7 @@ class ActionHead(NamedTuple):
 
     size: int
     varies: tuple[bool, ...]
-    distribution: Callable[[Tensor], Distribution]
+    distribution: Callable[..., Distribution]  # of outputs and, for choices, a mask
 
 
 def encoder(space: spaces.Space[Any]) -> Encoder:
@@ -95,7 +95,7 @@ def action_head(space: spaces.Space[Any], squash: bool = False, state_dependent_
         return ActionHead(int(space.n), (True,) * int(space.n), Categorical)
     if isinstance(space, spaces.MultiDiscrete):
         nvec = tuple(int(n) for n in space.nvec.ravel())
-        return ActionHead(sum(nvec), (True,) * sum(nvec), lambda y: MultiCategorical(y, nvec))
+        return ActionHead(sum(nvec), (True,) * sum(nvec), lambda y, mask=None: MultiCategorical(y, nvec, mask))
     if isinstance(space, spaces.MultiBinary):
         size = math.prod(space.shape)
         return ActionHead(size, (True,) * size, Bernoulli)
@@ -139,18 +139,34 @@ def _box_head(space: spaces.Box, squash: bool, state_dependent_std: bool) -> Act
 
 def to_space(space: spaces.Space[Any], action: Tree) -> Any:
     """A batch of a policy's actions `[B, …]` as what the batched space holds: numpy, own shape, start and bounds."""
+    return converter(space)(tree_map(as_array, action))
+
+
+def as_array(x: Any) -> np.ndarray:
+    """A tensor, or what else can be an array, as one."""
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+
+
+def converter(space: spaces.Space[Any]) -> Callable[[Any], Any]:
+    """The function behind `to_space`, from arrays to new arrays: an environment may keep them, as `Recorded` does."""
     if isinstance(space, spaces.Dict):
-        return {key: to_space(part, action[key]) for key, part in space.items()}
+        named = {key: converter(part) for key, part in space.items()}
+        return lambda action: {key: convert(action[key]) for key, convert in named.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(to_space(part, a) for part, a in zip(space, action, strict=True))
-    array = action.detach().cpu().numpy() if isinstance(action, Tensor) else np.asarray(action)
-    array = array.copy()  # an environment may keep it, and `Recorded` does
-    array = array.reshape(len(array), *space.shape)  # pyrefly: ignore
+        each = [converter(part) for part in space]
+        return lambda action: tuple(convert(a) for convert, a in zip(each, action, strict=True))
+    shape, dtype = space.shape or (), space.dtype
     if isinstance(space, spaces.Box):
-        return array.clip(space.low, space.high).astype(space.dtype, copy=False)
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        array = array + space.start
-    return array.astype(space.dtype, copy=False)
+        low, high = space.low, space.high
+
+        def box(action: np.ndarray) -> np.ndarray:
+            inside = np.maximum(np.asarray(action).reshape(-1, *shape), low)
+            return np.minimum(inside, high).astype(dtype, copy=False)
+
+        return box
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start):
+        return lambda action: (np.asarray(action).reshape(-1, *shape) + space.start).astype(dtype, copy=False)
+    return lambda action: np.array(action, dtype).reshape(-1, *shape)
 
 
 def from_space(space: spaces.Space[Any], action: Any) -> Tree:

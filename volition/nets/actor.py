@@ -24,22 +24,23 @@ class Actor(nn.Module):
         self,
         encode: Callable[[Tree], Tensor],
         inputs: int,
-        distribution: Callable[[Tensor], Distribution],
+        distribution: Callable[..., Distribution],
         varies: Sequence[bool],
         hidden: Sequence[int] = (64, 64),
         critic: bool = True,
     ) -> None:
         super().__init__()
         self.encode = encode
-        self.actor = nn.Sequential(
-            _trunk(inputs, hidden), _Head(hidden[-1] if hidden else inputs, varies, distribution)
-        )
+        self.trunk = _trunk(inputs, hidden)
+        self.actor = _Head(hidden[-1] if hidden else inputs, varies, distribution)
         self.critic = mlp([inputs, *hidden, 1], nn.Tanh) if critic else None
 
-    def forward(self, obs: Tree, state: None = None) -> PolicyOutput:
-        """Obs `[…, *]` → π(·|s) and V(s) `[…]`."""
+    def forward(self, obs: Tree, state: None = None, mask: Tensor | None = None) -> PolicyOutput:
+        """Obs `[…, *]` → π(·|s) and V(s) `[…]`; mask `[…, A]` is True where an action is allowed."""
         x = self.encode(obs)
-        return PolicyOutput(self.actor(x), None, None if self.critic is None else self.critic(x).squeeze(-1))
+        return PolicyOutput(
+            self.actor(self.trunk(x), mask), None, None if self.critic is None else self.critic(x).squeeze(-1)
+        )
 
     def initial_state(self, batch: int) -> None:
         """Nothing is remembered."""
@@ -56,7 +57,7 @@ class RecurrentActor(nn.Module):
         self,
         encode: Callable[[Tree], Tensor],
         inputs: int,
-        distribution: Callable[[Tensor], Distribution],
+        distribution: Callable[..., Distribution],
         varies: Sequence[bool],
         hidden: Sequence[int] = (64,),
         critic: bool = True,
@@ -69,21 +70,21 @@ class RecurrentActor(nn.Module):
         self.actor = _Head(memory, varies, distribution)
         self.critic = nn.Linear(memory, 1) if critic else None
 
-    def forward(self, obs: Tree, state: Tensor) -> PolicyOutput:
-        """Obs `[B, *]`, h_{t−1} `[B, memory]` → π, h_t and V."""
-        return self._act(self.cell(self.trunk(self.encode(obs)), state))
+    def forward(self, obs: Tree, state: Tensor, mask: Tensor | None = None) -> PolicyOutput:
+        """Obs `[B, *]`, h_{t−1} `[B, memory]` → π, h_t and V; mask `[B, A]` is True where an action is allowed."""
+        return self._act(self.cell(self.trunk(self.encode(obs)), state), mask)
 
-    def sequence(self, obs: Tree, state: Tensor, done: Tensor) -> PolicyOutput:
+    def sequence(self, obs: Tree, state: Tensor, done: Tensor, mask: Tensor | None = None) -> PolicyOutput:
         """T steps at once from h_0 `[B, memory]`: obs `[T, B, *]`; h starts anew after each done `[T, B]`."""
         x, memory = self.trunk(self.encode(obs)), []
         for t in range(len(x)):
             state = self.cell(x[t], state)
             memory.append(state)
             state = state * ~done[t].unsqueeze(-1)
-        return self._act(torch.stack(memory))
+        return self._act(torch.stack(memory), mask)
 
-    def _act(self, h: Tensor) -> PolicyOutput:
-        return PolicyOutput(self.actor(h), h, None if self.critic is None else self.critic(h).squeeze(-1))
+    def _act(self, h: Tensor, mask: Tensor | None) -> PolicyOutput:
+        return PolicyOutput(self.actor(h, mask), h, None if self.critic is None else self.critic(h).squeeze(-1))
 
     def initial_state(self, batch: int) -> Tensor:
         """h_0 = 0 `[B, memory]`."""
@@ -93,7 +94,7 @@ class RecurrentActor(nn.Module):
 class _Head(nn.Linear):
     """The last layer: outputs that should not vary with the state are their bias alone."""
 
-    def __init__(self, inputs: int, varies: Sequence[bool], distribution: Callable[[Tensor], Distribution]) -> None:
+    def __init__(self, inputs: int, varies: Sequence[bool], distribution: Callable[..., Distribution]) -> None:
         super().__init__(inputs, len(varies))
         self.distribution = distribution
         self.register_buffer("varies", None if all(varies) else torch.tensor(varies).unsqueeze(-1), persistent=False)
@@ -103,9 +104,10 @@ class _Head(nn.Linear):
 
     varies: Tensor | None
 
-    def forward(self, x: Tensor) -> Distribution:  # pyrefly: ignore
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Distribution:  # pyrefly: ignore
         weight = self.weight if self.varies is None else self.weight * self.varies
-        return self.distribution(F.linear(x, weight, self.bias))
+        y = F.linear(x, weight, self.bias)
+        return self.distribution(y) if mask is None else self.distribution(y, mask)
 
 
 def _trunk(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
