@@ -33,7 +33,7 @@ from volition.algorithms._actor_critic import (
 from volition.algorithms._episodes import scores
 from volition.core.collect import Collector, Steps
 from volition.core.distributions import Categorical
-from volition.core.policy import PolicyOutput
+from volition.core.policy import PolicyOutput, tree_where
 from volition.envs.agent import Agent, Player
 from volition.envs.vector import make
 from volition.errors import VolitionError
@@ -200,7 +200,7 @@ def test_sequences_are_what_the_policy_said_step_by_step() -> None:
         next_obs = steps.next_obs()
         with torch.no_grad():
             for t in range(7):
-                h = torch.where(steps.fresh[t][:, None], 0.0, h)
+                h = tree_where(steps.fresh[t], agent.initial_state(5), h)
                 pi, h, v = agent(steps.obs[t], h)
                 log_prob.append(pi.log_prob(steps.action[t]))
                 value.append(v)

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from volition.core.distributions import Categorical, DiagonalGaussian
 from volition.core.flat import Flat, FlatAdam
-from volition.core.policy import tree_map
+from volition.core.policy import tree_map, tree_where
 from volition.envs.spaces import action_head, encoder
 from volition.nets.actor_critic import ActorCritic, judge
+from volition.nets.recurrent_actor_critic import RecurrentActorCritic
 from volition.nets.stack import Activation
 
 B, A = 9, 4
@@ -221,3 +222,82 @@ def test_judging_leaves_actions_and_obs_alone() -> None:
     net.judge(obs, action).backward(*gradients)
     assert_close((obs, action), kept, rtol=0, atol=0)
     assert all(bool((g == 1).all()) for g in gradients)
+
+
+# ---- with a memory
+
+
+def remembering(name: str = "discrete") -> RecurrentActorCritic:
+    torch.manual_seed(0)
+    act = action_head(SPACES[name])
+    net = RecurrentActorCritic(lambda x: x, 3, act.distribution, act.varies, (5,), 4)
+    with torch.no_grad():
+        for i, p in enumerate(net.parameters()):
+            p.add_(0.3 * draw(*p.shape, seed=50 + i, dtype=torch.float32))
+    return net
+
+
+def test_each_memory_is_torchs_gru() -> None:
+    net = remembering()
+    x, h = draw(B, 3, seed=1, dtype=torch.float32), draw(B, 2, 4, seed=2, dtype=torch.float32)
+    pi, state, value = net(x, h)
+    seen = net.stack(x)
+    for i in (0, 1):
+        cell = nn.GRUCell(5, 4)
+        with torch.no_grad():
+            for theirs, ours in (
+                (cell.weight_ih, net.see[i].T), (cell.weight_hh, net.recall[i].T),
+                (cell.bias_ih, net.see_bias[i, 0]), (cell.bias_hh, net.recall_bias[i, 0]),
+            ):  # fmt: skip
+                theirs.copy_(ours)
+            assert_close(state[:, i], cell(seen[i], h[:, i]), rtol=0, atol=1e-6)
+    assert_close(value, (state[:, 1] @ net.critic + net.critic_bias).squeeze(-1))
+    assert_close(pi.logits, state[:, 0] @ net.actor + net.actor_bias)
+
+
+def test_sequence_is_step_by_step_with_its_gradients() -> None:
+    net = remembering("dict")
+    x, h = draw(6, B, 3, seed=1, dtype=torch.float32), draw(B, 2, 4, seed=2, dtype=torch.float32)
+    done = torch.rand(6, B, generator=torch.Generator().manual_seed(3)) < 0.3
+    weight = draw(6, B, seed=4, dtype=torch.float32)
+    action = net.sequence(x, h, done).distribution.sample(torch.Generator().manual_seed(5))
+
+    def at_once() -> tuple[Tensor, Tensor, Tensor]:
+        pi, states, value = net.sequence(x, h, done)
+        return pi.log_prob(action), value, states
+
+    def by_steps() -> tuple[Tensor, Tensor, Tensor]:
+        state, found = h, []
+        for t in range(6):
+            pi, state, value = net(x[t], state)
+            found.append((pi.log_prob(tree_map(lambda a, t=t: a[t], action)), value, state))
+            state = tree_where(done[t], net.initial_state(B), state)
+        return tuple(torch.stack(column) for column in zip(*found, strict=True))  # pyrefly: ignore
+
+    gradients = []
+    for way in (at_once, by_steps):
+        log_prob, value, states = way()
+        gradients.append(torch.autograd.grad(((log_prob + value) * weight).sum(), list(net.parameters())))
+        assert_close((log_prob, value, states), at_once(), rtol=0, atol=1e-5)
+    for a, b in zip(*gradients, strict=True):
+        assert_close(a, b, rtol=0, atol=1e-5)
+    leaked = net.sequence(x, h, torch.zeros_like(done))[2]
+    assert (leaked - at_once()[1]).abs().max() > 1e-3
+
+
+def test_memories_of_actor_and_critic_share_nothing() -> None:
+    net = remembering()
+    x, done = draw(3, B, 3, seed=1, dtype=torch.float32), torch.zeros(3, B, dtype=torch.bool)
+    pi, _, value = net.sequence(x, net.initial_state(B), done)
+    for what, mine in ((pi.logits, 0), (value, 1)):
+        net.zero_grad()
+        (what * draw(*what.shape, seed=2, dtype=torch.float32)).sum().backward(retain_graph=True)
+        for p in (net.see, net.recall, net.see_bias, net.recall_bias, *net.stack.parameters()):
+            assert p.grad is not None and p.grad[mine].any() and not p.grad[1 - mine].any()
+
+
+def test_spread_of_a_remembering_policy_does_not_vary() -> None:
+    net = remembering("box")
+    pi = net(draw(B, 3, seed=1, dtype=torch.float32), draw(B, 2, 4, seed=2, dtype=torch.float32)).distribution
+    assert_close(pi.std, pi.std[:1].expand_as(pi.std), rtol=0, atol=0)
+    assert (pi.mean - pi.mean[:1]).abs().max() > 0.01

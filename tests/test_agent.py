@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from volition.algorithms import a2c
 from volition.algorithms._actor_critic import make_agent
 from volition.core.collect import Collector
-from volition.core.policy import PolicyOutput
+from volition.core.policy import PolicyOutput, tree_where
 from volition.envs.agent import Agent, Player
 from volition.envs.spaces import action_head
 from volition.envs.vector import make
@@ -93,7 +93,7 @@ def test_one_obs_and_a_batch_say_the_same(name: str, memory: int) -> None:
     alone = [a.act(row, greedy=True) for row in rows]
     if memory:
         together, state = together
-        assert state.shape == (5, 4)
+        assert state.shape == a.initial_state(5).shape
         assert_close(torch.cat([s for _, s in alone]), state, rtol=0, atol=1e-6)
         alone = [action for action, _ in alone]
     assert together.shape == (5,) and [np.shape(x) for x in alone] == [()] * 5
@@ -294,7 +294,7 @@ def test_a_players_memory_begins_anew_with_each_episode_and_is_saved() -> None:
     for _ in range(4):  # episodes of four steps, collected in threes
         steps = collector.collect(player)
         for t in range(3):
-            h = torch.where(steps.fresh[t][:, None], a.initial_state(3), h)
+            h = tree_where(steps.fresh[t], a.initial_state(3), h)
             h = a(steps.obs[t], h).state.detach()
         assert_close(player.state, h, rtol=0, atol=1e-6)
     other, _ = begin()

@@ -18,8 +18,12 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from volition.algorithms import a2c, ppo
+from volition.algorithms._actor_critic import actor_critic_gradient, judge_again, learn_from, make_agent
+from volition.core.collect import Collector
+from volition.core.flat import Flat
 from volition.core.policy import tree_map, tree_where
-from volition.envs.agent import Agent
+from volition.envs.agent import Agent, Player
+from volition.envs.tensor_env import TensorEnv
 from volition.errors import VolitionError
 from volition.run import Run
 
@@ -403,6 +407,34 @@ def test_steps_spent_on_resets_do_not_scale_rewards(
     assert objects["scale"]["moments"]["count"] == objects["env"]["steps"]
 
 
+@pytest.mark.parametrize("kind", ["ppo", "a2c"])
+def test_what_stands_in_rows_that_are_no_steps_changes_no_gradient(kind: str) -> None:
+    """In sequences these rows stay where they are, unlike in minibatches of rows."""
+    config = ppo.Config(**one(memory=4, minibatches=1, clip_value=0.1, normalize_advantage=True))
+    env = TensorEnv(Slow([Diary] * 4, autoreset_mode=AutoresetMode.NEXT_STEP))
+    env.reset(seed=0)
+    agent = make_agent(config, env)
+    flat, player = Flat(agent), Player(agent, env, torch.Generator().manual_seed(0), 9)
+    steps = Collector(env, 9).collect(player)
+    assert not steps.valid.all()
+    found = []
+    for junk in (0.0, 1000.0):
+        experience, _ = learn_from(agent, steps, agent.initial_state(4), 0.9, 0.8, steps.reward)
+        rows = {
+            name: torch.where(experience.valid, getattr(experience, name), junk)
+            for name in ("advantage", "target", "value")
+        }
+        experience = experience._replace(**rows)
+        flat.zero_grad()
+        if kind == "ppo":
+            ppo.surrogate_gradient(config, agent, experience, 0.2)
+        else:
+            actor_critic_gradient(experience, judge_again(agent, experience), 0.5, 0.01, normalize=True)
+        found.append(flat.grad.clone())
+    assert_close(found[0], found[1], rtol=0, atol=1e-6)
+    assert found[0].abs().max() > 0.01
+
+
 @pytest.mark.parametrize("memory", [0, 3])
 @pytest.mark.parametrize("recipe", [ppo, a2c])
 def test_updates_made_of_resets_alone_change_nothing(recipe: Any, memory: int) -> None:
@@ -446,7 +478,15 @@ def test_an_environment_of_ones_own_in_every_form(
         env.reset(seed=0)
 
 
-@pytest.mark.parametrize("form", ["an environment", "a class", "a vector that resets late"])
+WATCHED = {
+    "an environment": lambda: Diary(),
+    "a class": lambda: Diary,
+    "a vector": lambda: SyncVectorEnv([Diary] * 9),
+    "a vector that resets late": lambda: Slow([Diary] * 9, autoreset_mode=AutoresetMode.NEXT_STEP),
+}
+
+
+@pytest.mark.parametrize("form", WATCHED)
 def test_watching_ones_own_environment_shows_one_episode(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many environments the first, until its episode ends, whatever the others do."""
     played: list[Any] = []
@@ -456,7 +496,7 @@ def test_watching_ones_own_environment_shows_one_episode(form: str, monkeypatch:
         return path
 
     monkeypatch.setattr("volition.envs.film.Reel.develop", develop)
-    ppo.watch(ppo.Config(hidden=(5,)), Run(), env=FORMS[form][0]())
+    ppo.watch(ppo.Config(hidden=(5,)), Run(), env=WATCHED[form]())
     (episode,) = played
     assert episode.reward.shape == (episode.steps, 1) and 1 <= episode.steps < 60
 

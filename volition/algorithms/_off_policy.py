@@ -121,6 +121,7 @@ class Explorer:
         self.arrays = env.arrays and env.device.type == "cpu"
         self.actions = int(env.single_action_space.n)  # pyrefly: ignore
         space, self.epsilon = env.single_observation_space, 0.0
+        self._always: list[bool] = []
         vectors = isinstance(space, spaces.Box) and space.dtype != np.uint8 and len(space.shape) == 1
         self._q = net.in_numpy() if self.arrays and env.mask is None and vectors and isinstance(net, QStack) else None
 
