@@ -330,7 +330,8 @@ class Identity(gymnasium.Env):
 
 SMALL = recipe.Config(
     num_envs=2, horizon=4, gradient_steps=2, steps=1_600, learning_starts=64, capacity=1_000, batch=32, gamma=0.0,
-    lr=1e-2, epsilon_steps=800, hidden=(16,), high=2.0, low=-1.0, target_every=10,
+    lr=1e-2, anneal=True, loss="huber", epsilon_steps=800, hidden=(16,), high=2.0, low=-1.0, target_every=10, tau=1.0,
+    double=False, n=1,
 )  # fmt: skip
 RAINBOW = {"double": True, "dueling": True, "prioritised": True, "n": 1, "atoms": 21, "noisy": True, "epsilon": 0.5}
 

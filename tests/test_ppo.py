@@ -538,7 +538,7 @@ def earned(agent: Agent, env: VectorEnv, steps: int, greedy: bool = True) -> flo
         returns, ended = returns + total[terminated].sum(), ended + int(terminated.sum())
         total[terminated] = 0
         if state is not None:
-            state = state * ~torch.as_tensor(terminated)[:, None]
+            state = tree_where(torch.as_tensor(terminated), agent.initial_state(env.num_envs), state)
     return returns / ended
 
 
@@ -564,7 +564,7 @@ def test_it_finds_the_farther_and_larger_reward(normalize_reward: bool) -> None:
     assert earned(agent, Chain(4), 20) == 3.0
     if not normalize_reward:
         v = agent(torch.tensor([[0.0], [1.0]])).value
-        assert_close(v, torch.tensor([2.7, 3.0]), rtol=0, atol=0.3)
+        assert_close(v, torch.tensor([2.7, 3.0]), rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("memory", [0, 16])
@@ -580,7 +580,7 @@ def test_only_with_memory_it_recalls(memory: int) -> None:
 def test_it_learns_to_move_to_a_target() -> None:
     config = ppo.Config(num_envs=32, horizon=12, epochs=5, minibatches=2, **settings(steps=14_000))
     agent = ppo.train(config, env=Reach(32))
-    assert earned(agent, Reach(100), 30) > -0.5
+    assert earned(agent, Reach(100), 30) > -0.15
     assert earned(first_weights(ppo, config, lambda: Reach(32)), Reach(100), 30) < -1.5
 
 

@@ -28,15 +28,15 @@ __all__ = ["PAPER", "VARIANTS", "Config", "evaluate", "load", "train", "watch"]
 class Config:
     env: str = "CartPole-v1"
     """A Gymnasium environment; one of your own is written module:Name-v0."""
-    num_envs: int = 16
+    num_envs: int = 8
     """Environments played side by side, N."""
-    horizon: int = 5
-    """Steps of each environment per update, T (t_max = 5: Mnih 2016, §8)."""
+    horizon: int = 16
+    """Steps of each environment per update, T (Mnih 2016, §8: t_max = 5)."""
     gamma: float = 0.98
     """Discount γ."""
-    lam: float = 1.0
+    lam: float = 0.95
     """λ of the generalised advantage estimate; 1 is the paper's n-step return."""
-    lr: float = 2e-3
+    lr: float = 3e-3
     """Learning rate."""
     anneal: bool = True
     """Lower it linearly to 0."""
@@ -44,11 +44,11 @@ class Config:
     """rmsprop (Mnih 2016) or adam."""
     value_coef: float = 0.5
     """c₁, weight of the value loss."""
-    entropy: float = 0.01
-    """c₂, weight of the entropy, which keeps the policy exploring (β = 0.01: Mnih 2016, §8)."""
+    entropy: float = 0.0
+    """c₂, weight of the entropy, which keeps the policy exploring (Mnih 2016, §8: β = 0.01)."""
     max_norm: float = 0.5
     """Length to which a longer gradient is cut."""
-    normalize_advantage: bool = False
+    normalize_advantage: bool = True
     """Shift and scale the advantages of each update to mean 0 and standard deviation 1."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of each hidden layer of π and V; for images, of the layer after the convolutions."""
@@ -62,7 +62,7 @@ class Config:
     """Steps after which an episode is cut off; 0 keeps the environment's own limit."""
     asynchronous: bool = False
     """One process per environment, for environments of which a step takes a millisecond or more."""
-    steps: int = 500_000
+    steps: int = 400_000
     """Environment steps of training."""
 
     def __post_init__(self) -> None:
@@ -79,10 +79,12 @@ class Config:
 
 
 VARIANTS = {
-    "tiny": Config(num_envs=4, hidden=(16,), limit=50, steps=1_200),
+    "tiny": Config(num_envs=4, horizon=5, hidden=(16,), limit=50, steps=1_200),
     "laptop": Config(),
     # Stable-Baselines3's, for comparing speeds; its squared error has no ½
-    "sb3": Config(num_envs=8, gamma=0.99, lr=7e-4, anneal=False, value_coef=1.0, entropy=0.0),
+    "sb3": Config(
+        num_envs=8, horizon=5, gamma=0.99, lam=1.0, lr=7e-4, anneal=False, value_coef=1.0, normalize_advantage=False
+    ),
 }
 PAPER = {
     "metric": "return",

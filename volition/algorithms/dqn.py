@@ -46,9 +46,9 @@ class Config:
     """Environments played side by side."""
     horizon: int = 8
     """Steps of each environment between two rounds of learning."""
-    gradient_steps: int = 8
+    gradient_steps: int = 16
     """Updates in a round."""
-    steps: int = 100_000
+    steps: int = 200_000
     """Environment steps of training."""
     learning_starts: int = 1_000
     """Steps before the first update."""
@@ -58,7 +58,7 @@ class Config:
     """Transitions in an update."""
     gamma: float = 0.99
     """Discount γ."""
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Learning rate."""
     anneal: bool = True
     """Lower it linearly to 0."""
@@ -66,13 +66,13 @@ class Config:
     """Adam, or the centred RMSProp of the paper."""
     adam_eps: float = 1e-8
     """ε of Adam."""
-    loss: Literal["huber", "squared"] = "huber"
-    """ℓ: Huber's cuts the gradient of large errors to ±1 (Mnih 2015, methods)."""
+    loss: Literal["huber", "squared"] = "squared"
+    """ℓ: Huber's cuts the gradient of an error to ±1 (Mnih 2015), and rare ends that cost 100 then count for little."""
     max_norm: float = 10.0
     """Length to which a longer gradient is cut; 0 for no such bound."""
-    target_every: int = 50
+    target_every: int = 1
     """Updates between two copies of Q into the target network Q⁻."""
-    tau: float = 1.0
+    tau: float = 0.01
     """Share of Q in such a copy, the rest being what Q⁻ was; 1 in the paper."""
     epsilon: float = 1.0
     """Probability ε of an action at random, at the start."""
@@ -82,7 +82,7 @@ class Config:
     """Steps in which ε falls."""
     epsilon_test: float = 0.0
     """ε of the agent that is evaluated as `return`; `greedy_return` is without."""
-    double: bool = False
+    double: bool = True
     """The online network chooses a', the target network says what it is worth (van Hasselt 2016)."""
     dueling: bool = False
     """Q(s,a) = V(s) + A(s,a) − mean A(s,·) (Wang 2016)."""
@@ -92,7 +92,7 @@ class Config:
     """Power α of the priorities (Hessel 2018, table 1: ω)."""
     beta: float = 0.4
     """β of the weights that make up for it, at the start; 1 at the end (Hessel 2018, table 1)."""
-    n: int = 1
+    n: int = 3
     """Steps of reward before Q⁻ takes over."""
     atoms: int = 1
     """Atoms of the return's distribution; 1 for the mean alone (Bellemare 2017: 51)."""
@@ -127,13 +127,16 @@ class Config:
 
 
 LAPTOP = Config()
-RAINBOW = replace(LAPTOP, double=True, dueling=True, prioritised=True, n=3, atoms=51, noisy=True, epsilon=0.0)
+RAINBOW = replace(
+    LAPTOP, dueling=True, prioritised=True, atoms=51, noisy=True, epsilon=0.0, epsilon_end=0.0, steps=100_000,
+    gradient_steps=8, lr=1e-3,
+)  # fmt: skip
 # Mnih 2015, extended data table 1: 4 frames per step, so 200 M frames are 50 M steps
 ATARI = Config(
     env="ALE/SpaceInvaders-v5", num_envs=1, horizon=4, gradient_steps=1, steps=50_000_000, learning_starts=50_000,
-    capacity=1_000_000, batch=32, lr=2.5e-4, anneal=False, optimizer="rmsprop", max_norm=0.0, target_every=10_000,
-    epsilon=1.0, epsilon_end=0.1, epsilon_steps=1_000_000, epsilon_test=0.05, hidden=(512,), frames=True,
-    clip_reward=1.0,
+    capacity=1_000_000, batch=32, lr=2.5e-4, anneal=False, optimizer="rmsprop", loss="huber", max_norm=0.0,
+    target_every=10_000, tau=1.0, double=False, n=1, epsilon_end=0.1, epsilon_steps=1_000_000, epsilon_test=0.05,
+    hidden=(512,), frames=True, clip_reward=1.0,
 )  # fmt: skip
 VARIANTS = {
     "tiny": Config(
@@ -146,7 +149,8 @@ VARIANTS = {
     # CleanRL's dqn.py, for comparing speeds
     "cleanrl": Config(
         num_envs=1, horizon=10, gradient_steps=1, steps=500_000, learning_starts=10_000, capacity=10_000, batch=128,
-        lr=2.5e-4, anneal=False, loss="squared", max_norm=0.0, target_every=50, epsilon_steps=250_000, hidden=(120, 84),
+        lr=2.5e-4, anneal=False, max_norm=0.0, target_every=50, tau=1.0, double=False, n=1, epsilon_steps=250_000,
+        hidden=(120, 84),
     ),
     "rainbow": RAINBOW,
     "without-double": replace(RAINBOW, double=False),
@@ -154,7 +158,7 @@ VARIANTS = {
     "without-prioritised": replace(RAINBOW, prioritised=False),
     "without-n": replace(RAINBOW, n=1),
     "without-atoms": replace(RAINBOW, atoms=1),
-    "without-noisy": replace(RAINBOW, noisy=False, epsilon=1.0),
+    "without-noisy": replace(RAINBOW, noisy=False, epsilon=1.0, epsilon_end=0.05),
     "atari-2015": ATARI,
     # Hessel 2018, table 1
     "atari-rainbow": replace(
