@@ -20,6 +20,7 @@ from volition.envs.vector import TensorEnv
 from volition.errors import VolitionError
 from volition.nets.actor_critic import ActorCritic, Judgement, judge
 from volition.nets.conv_actor_critic import ConvActorCritic, is_image
+from volition.nets.normalizer import Normalizer
 from volition.nets.recurrent_actor_critic import RecurrentActorCritic
 from volition.nets.stack import Activation
 from volition.run import Run
@@ -51,13 +52,19 @@ def make_agent(config: Settings, env: TensorEnv) -> Agent:
         )
     space, hidden, memory, activation = env.single_observation_space, config.hidden, config.memory, config.activation
     see, act = encoder(space), action_head(env.single_action_space)
-    if isinstance(space, Box) and space.dtype == np.uint8 and is_image(space.shape) and not memory:
+    if isinstance(space, Box) and space.dtype == np.uint8 and is_image(space.shape):
+        if memory:
+            raise VolitionError("an agent that sees images has no memory here: set memory to 0 and stack frames")
         last = space.shape[2] < min(space.shape[:2])
-        net: Any = ConvActorCritic(space.shape, act.distribution, act.size, hidden[-1], last, config.low_precision)
-    elif memory:
-        net = RecurrentActorCritic(see.encode, see.size, act.distribution, act.varies, hidden, memory, activation)
+        net: Any = ConvActorCritic(space.shape, act.distribution, act.varies, hidden[-1], last, config.low_precision)
+        return Agent(net, space, env.single_action_space)
+    encode = see.encode
+    if getattr(config, "normalize_obs", False):  # only some recipes offer it
+        encode = Normalizer(see.encode, see.size)
+    if memory:
+        net = RecurrentActorCritic(encode, see.size, act.distribution, act.varies, hidden, memory, activation)
     else:
-        net = ActorCritic(see.encode, see.size, act.distribution, act.varies, hidden, activation)
+        net = ActorCritic(encode, see.size, act.distribution, act.varies, hidden, activation)
     return Agent(net, space, env.single_action_space)
 
 

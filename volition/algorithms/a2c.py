@@ -47,7 +47,7 @@ class Config:
     entropy: float = 0.0
     """c₂, weight of the entropy, which keeps the policy exploring (Mnih 2016, §8: β = 0.01)."""
     max_norm: float = 0.5
-    """Length to which a longer gradient is cut."""
+    """Length to which a longer gradient is cut; 0 for no such bound."""
     normalize_advantage: bool = True
     """Shift and scale the advantages of each update to mean 0 and standard deviation 1."""
     hidden: tuple[int, ...] = (64, 64)

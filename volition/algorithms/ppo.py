@@ -29,9 +29,11 @@ from volition.algorithms._episodes import build
 from volition.core.collect import Collector
 from volition.core.flat import Flat, FlatAdam
 from volition.core.gradients import clipped_surrogate, clipped_value_loss, value_loss
-from volition.core.normalize import ReturnNormalizer
+from volition.core.normalize import ReturnNormalizer, RunningMoments
+from volition.core.policy import tree_map
 from volition.envs.agent import Agent, Player
 from volition.errors import VolitionError
+from volition.nets.normalizer import Normalizer
 from volition.nets.stack import Activation
 from volition.run import Run
 
@@ -69,9 +71,11 @@ class Config:
     entropy: float = 0.0
     """c₂, weight of the entropy, which keeps the policy exploring."""
     max_norm: float = 0.5
-    """Length to which a longer gradient is cut."""
+    """Length to which a longer gradient is cut; 0 for no such bound."""
     normalize_advantage: bool = True
     """Shift and scale the advantages of each minibatch to mean 0 and standard deviation 1."""
+    normalize_obs: bool = False
+    """Shift and scale the numbers of an obs to mean 0 and standard deviation 1 over all that was seen; not images."""
     normalize_reward: bool = False
     """Divide rewards by the standard deviation of the discounted return."""
     hidden: tuple[int, ...] = (64, 64)
@@ -110,6 +114,9 @@ ATARI = Config(  # Schulman 2017, table 5; horizons and rates in its steps of 4 
     env="ALE/SpaceInvaders-v5", num_envs=8, horizon=128, epochs=3, minibatches=4, gamma=0.99, lam=0.95, clip=0.1,
     lr=2.5e-4, anneal_clip=True, value_coef=1.0, entropy=0.01, hidden=(512,), steps=10_000_000,
 )  # fmt: skip
+HIDDEN = Config(
+    env="volition/CartPoleNoVelocity-v0", hidden=(64,), normalize_obs=True, lr=2e-3, minibatches=2, steps=250_000
+)
 VARIANTS = {
     "tiny": Config(num_envs=4, horizon=16, epochs=2, minibatches=2, hidden=(16,), limit=50, steps=1_920),
     "laptop": Config(),
@@ -126,8 +133,8 @@ VARIANTS = {
         steps=150_000,
     ),
     # the cart's and the pole's velocities are hidden: with a memory, and without
-    "memory": Config(env="volition/CartPoleNoVelocity-v0", memory=64, lr=2e-3, minibatches=2, steps=300_000),
-    "no-memory": Config(env="volition/CartPoleNoVelocity-v0", lr=2e-3, steps=300_000),
+    "memory": replace(HIDDEN, memory=64),
+    "no-memory": HIDDEN,
     "paper": ATARI,
     # an hour or so of one CPU core
     "spaceinvaders": replace(ATARI, epochs=4, low_precision=True, steps=1_000_000),
@@ -168,7 +175,11 @@ def train(config: Config, run: Run | None = None, env: Any = None) -> Agent:
     optimizer = FlatAdam(flat, config.lr, eps=1e-5)  # ε of OpenAI's code
     collector, player = Collector(world, config.horizon), Player(agent, world, run.generator, config.horizon)
     scale = ReturnNormalizer(world.num_envs, config.gamma, run.device)
-    run.track(agent=agent, optimizer=optimizer, env=world, collector=collector, player=player, scale=scale)
+    normalizer = agent.net.encode if isinstance(getattr(agent.net, "encode", None), Normalizer) else None
+    moments = RunningMoments((0 if normalizer is None else len(normalizer.mean),), run.device)
+    run.track(
+        agent=agent, optimizer=optimizer, env=world, collector=collector, player=player, scale=scale, moments=moments
+    )
     updates = -(-config.steps // (world.num_envs * config.horizon))
     for update in run.loop(updates):
         left = 1 - update / updates
@@ -199,6 +210,10 @@ def train(config: Config, run: Run | None = None, env: Any = None) -> Agent:
                 norm = flat.clip_grad_norm(config.max_norm)
                 optimizer.step(lr)
 
+        if normalizer is not None:  # after learning, so that what acted and what learns saw the same
+            obs = tree_map(lambda x: x[:-1], steps.obs)
+            moments.update(normalizer.encode(obs)[steps.valid])
+            normalizer.set(moments)
         ratio = view.pop("ratio")
         run.log(
             update,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from volition.core.policy import Tree, tree_map
 from volition.core.rollout import EpisodeStatistics
+from volition.errors import VolitionError
 
 Act = Callable[[Tree, Any], Tree]
 
@@ -113,6 +114,10 @@ class Collector:
             final=self._final(finals),
             mask=memory["mask"],
         )
+        if mask_rows is None and self.env.mask is not None:
+            raise VolitionError(
+                f"{self.env.env} tells its action_mask after a step, but not at its reset: tell it always"
+            )
         games = getattr(self.env.env, "games", None)
         if games is None:
             self.statistics.update(steps.reward, steps.done, steps.valid)

@@ -39,9 +39,10 @@ class Flat:
         self.grad.zero_()
 
     def clip_grad_norm(self, limit: float) -> Tensor:
-        """g ← g·min(1, limit/‖g‖₂), in place; returns ‖g‖₂ before, a scalar on the device (Pascanu 2013)."""
+        """g ← g·min(1, limit/‖g‖₂), in place, 0 being no limit; returns ‖g‖₂ before, on the device (Pascanu 2013)."""
         norm = torch.linalg.vector_norm(self.grad)
-        self.grad.mul_((limit / (norm + 1e-6)).clamp_(max=1.0))
+        if limit:
+            self.grad.mul_((limit / (norm + 1e-6)).clamp_(max=1.0))
         return norm
 
 

@@ -76,7 +76,8 @@ class Player:
         self._fast = self.arrays and choices and hasattr(agent.net, "outputs")
         if self._fast:
             space = env.single_observation_space
-            self._plain = isinstance(space, spaces.Box) and space.dtype == np.float32 and len(space.shape) == 1
+            vector = isinstance(space, spaces.Box) and space.dtype == np.float32 and len(space.shape) == 1
+            self._plain = vector and not isinstance(agent.net.encode, nn.Module)
             self._outputs = agent.net.outputs()
             self._noise: np.ndarray | None = None
             self._next = steps

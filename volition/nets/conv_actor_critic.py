@@ -16,15 +16,15 @@ START = 0.01  # gain of the policy's last layer: π begins near uniform
 class ConvActorCritic(nn.Module):
     """Two linear layers on Nature's convolutional network, which they share (Mnih 2016, §8); stateless.
 
-    `shape` is that of an image, `[C, H, W]`, or `[H, W, C]` with `last`. `low` computes the trunk in bfloat16, which
-    processors with the instructions for it do twice as fast.
+    `shape` is that of an image, `[C, H, W]`, or `[H, W, C]` with `last`; `varies` as in `ActorCritic`. `low` computes
+    the trunk in bfloat16, which processors with the instructions for it do three times as fast.
     """
 
     def __init__(
         self,
         shape: Sequence[int],
         distribution: Callable[..., Distribution],
-        outputs: int,
+        varies: Sequence[bool],
         units: int = 512,
         last: bool = False,
         low: bool = False,
@@ -32,7 +32,8 @@ class ConvActorCritic(nn.Module):
         super().__init__()
         self.distribution, self.last, self.low = distribution, last, low
         self.trunk = NatureCNN((shape[2], *shape[:2]) if last else shape, units)
-        self.actor, self.critic = nn.Linear(units, outputs), nn.Linear(units, 1)
+        self.actor, self.critic = nn.Linear(units, len(varies)), nn.Linear(units, 1)
+        self.register_buffer("varies", None if all(varies) else torch.tensor(varies), persistent=False)
         with torch.no_grad():
             for layer in self.trunk.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -42,6 +43,8 @@ class ConvActorCritic(nn.Module):
                 layer.weight.copy_(orthogonal(units, layer.out_features, gain).T)
                 nn.init.zeros_(layer.bias)
 
+    varies: Tensor | None
+
     def forward(self, obs: Tensor, state: None = None, mask: Tensor | None = None) -> PolicyOutput:
         """Images `[…, *shape]` → π(·|s) and V(s) `[…]`; mask `[…, A]` is True where an action is allowed."""
         image = obs.movedim(-1, -3) if self.last else obs
@@ -49,6 +52,8 @@ class ConvActorCritic(nn.Module):
             h = self.trunk(image)
         h = h.float()
         y = self.actor(h)
+        if self.varies is not None:
+            y = torch.where(self.varies, y, self.actor.bias)
         pi = self.distribution(y) if mask is None else self.distribution(y, mask)
         return PolicyOutput(pi, None, self.critic(h).squeeze(-1))
 

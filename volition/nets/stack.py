@@ -54,6 +54,8 @@ class Stack(nn.Module):
 
         ∂L/∂z = ∂L/∂h · σ′, with σ′ = 1 − h² or [h > 0];  ∂L/∂W = h_{l−1}ᵀ·∂L/∂z;  ∂L/∂h_{l−1} = ∂L/∂z·Wᵀ.
         """
+        if self._layers[0][0].grad is None:
+            raise ValueError("there is no .grad to write to: make volition.core.flat.Flat of the module first")
         for l in reversed(range(len(self._layers))):
             (weight, bias), h = self._layers[l], memory[l + 1]
             if self.activation == "tanh":
