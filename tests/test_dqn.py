@@ -225,9 +225,9 @@ def test_noisy_layer() -> None:
     layer, x = NoisyLinear(3, 2), torch.randn(5, 3)
     plain = nn.functional.linear(x, layer.weight, layer.bias)
     assert_close(layer(x), plain)  # zero noise
-    layer.draw(generator())
-    e = torch.randn(3, generator=(g := generator())), torch.randn(2, generator=g)
-    e_in, e_out = (v.sign() * v.abs().sqrt() for v in e)
+    e_in, e_out = torch.randn(3), torch.randn(2)
+    layer.noise_in.copy_(e_in)
+    layer.noise_out.copy_(e_out)
     weight = layer.weight + layer.weight_sigma * torch.outer(e_out, e_in)
     bias = layer.bias + layer.bias_sigma * e_out
     assert_close(layer(x), nn.functional.linear(x, weight, bias))  # eq. 9 with its matrix
@@ -235,6 +235,17 @@ def test_noisy_layer() -> None:
     assert_close(layer.eval()(x), plain)  # the mean weights
     assert layer.weight_sigma.unique().tolist() == pytest.approx([0.5 / 3**0.5])
     assert "noise_in" not in layer.state_dict()
+
+
+def test_noise_is_drawn_for_every_layer() -> None:
+    net = QNetwork(nn.Identity(), 3, 2, 4, dueling=True, noisy=True)
+    net.draw(generator())
+    x = torch.randn(2 * (3 + 4) + 4 + 2 + 4 + 1, generator=generator())  # of 3→4→2 and 3→4→1
+    layers = [layer for layer in net.modules() if isinstance(layer, NoisyLinear)]
+    drawn = torch.cat([noise for layer in layers for noise in (layer.noise_in, layer.noise_out)])
+    assert_close(drawn, x.sign() * x.abs().sqrt())  # f(x) = sgn(x)·√|x|
+    net.draw(generator(1))
+    assert not torch.equal(layers[0].noise_in, drawn[:3])
 
 
 def test_noise_explores_and_the_greedy_agent_has_none() -> None:

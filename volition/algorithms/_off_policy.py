@@ -130,9 +130,8 @@ class Explorer:
         self.epsilon = epsilon
         self.net.draw(self.generator)
         if self._q is not None:
-            shape = (self.steps, self.env.num_envs)
-            self._explore = (torch.rand(shape, generator=self.generator) < epsilon).numpy()
-            self._random = torch.randint(self.actions, shape, generator=self.generator).numpy()
+            u, v = torch.rand((2, self.steps, self.env.num_envs), generator=self.generator).numpy()
+            self._explore, self._random = u < epsilon, (v * self.actions).astype(np.int64)
             self._always = self._explore.all(1).tolist()
             self._t = 0
         return self

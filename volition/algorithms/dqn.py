@@ -145,7 +145,9 @@ VARIANTS = {
     ),
     "laptop": LAPTOP,
     "acrobot": replace(LAPTOP, env="Acrobot-v1"),
-    "lunarlander": replace(LAPTOP, env="LunarLander-v3"),
+    "lunarlander": replace(
+        LAPTOP, env="LunarLander-v3", steps=300_000, epsilon_steps=60_000, batch=128, hidden=(128, 128)
+    ),
     # CleanRL's dqn.py, for comparing speeds
     "cleanrl": Config(
         num_envs=1, horizon=10, gradient_steps=1, steps=500_000, learning_starts=10_000, capacity=10_000, batch=128,

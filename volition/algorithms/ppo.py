@@ -115,7 +115,13 @@ ATARI = Config(  # Schulman 2017, table 5; horizons and rates in its steps of 4 
     lr=2.5e-4, anneal_clip=True, value_coef=1.0, entropy=0.01, hidden=(512,), steps=10_000_000,
 )  # fmt: skip
 HIDDEN = Config(
-    env="volition/CartPoleNoVelocity-v0", hidden=(64,), normalize_obs=True, lr=2e-3, minibatches=2, steps=250_000
+    env="volition/CartPoleNoVelocity-v0",
+    hidden=(64,),
+    normalize_obs=True,
+    normalize_reward=True,
+    lr=2e-3,
+    minibatches=2,
+    steps=250_000,
 )
 VARIANTS = {
     "tiny": Config(num_envs=4, horizon=16, epochs=2, minibatches=2, hidden=(16,), limit=50, steps=1_920),

@@ -116,16 +116,16 @@ class NStep:
         next_obs is final_obs where the step ended an episode, not the first obs of the next one. Steps that are not
         `valid` (an environment spent them on a reset) are no part of any transition; they follow the end of one.
         """
-        step = {"obs": obs, "action": action, "reward": reward, "terminated": terminated, "next_obs": next_obs}
         if self.n == 1:
-            step["discount"] = self.gamma * terminated.logical_not()
-            del step["terminated"]
-            flat = tree_map(lambda x: x.flatten(0, 1), step)
+            discount = self.gamma * terminated.logical_not()
+            step = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, "discount": discount}
+            flat = tree_map(_flatten, step)
             if valid is None or bool(valid.all()):
                 return flat
             index = valid.flatten().nonzero().squeeze(-1)
             return tree_map(lambda x: x.index_select(0, index), flat)
 
+        step = {"obs": obs, "action": action, "reward": reward, "terminated": terminated, "next_obs": next_obs}
         step |= {"done": terminated | truncated, "out": torch.ones_like(terminated) if valid is None else valid}
         if self.waiting is not None:
             waiting = tree_map(lambda x: x.to(reward.device), self.waiting)  # a checkpoint's tensors lie on the CPU
@@ -165,6 +165,10 @@ class NStep:
         if state["n"] != self.n:
             raise ValueError(f"{state['n']}-step transitions do not continue as {self.n}-step ones")
         self.waiting = tree_map(torch.clone, state["waiting"])
+
+
+def _flatten(x: Tensor) -> Tensor:
+    return x.flatten(0, 1)
 
 
 def _leaves(tree: Tree) -> tuple[list[Tensor], list[Callable[[Tree], Tensor]]]:

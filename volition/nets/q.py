@@ -134,6 +134,7 @@ class QNetwork(QPolicy):
 
         self.advantage = stream(actions * self.each)
         self.value = stream(self.each) if dueling else None
+        self.noisy = [layer for layer in self.modules() if isinstance(layer, NoisyLinear)]
 
     def logits(self, obs: Tree) -> Tensor:
         """Outputs `[B, A, K]`; K = 1 without atoms, and then they are Q."""
@@ -151,9 +152,12 @@ class QNetwork(QPolicy):
         return self.expected(self.logits(obs))
 
     def draw(self, generator: torch.Generator) -> None:
-        for layer in self.modules():
-            if isinstance(layer, NoisyLinear):
-                layer.draw(generator)
+        places = [noise for layer in self.noisy for noise in (layer.noise_in, layer.noise_out)]
+        if places:
+            sizes = [len(noise) for noise in places]
+            x = torch.randn(sum(sizes), generator=generator, device=generator.device)
+            for noise, part in zip(places, (x.sign() * x.abs().sqrt_()).split(sizes), strict=True):
+                noise.copy_(part)
 
 
 class Encoded(nn.Module):
@@ -172,8 +176,8 @@ class Encoded(nn.Module):
 class NoisyLinear(nn.Module):
     """y = (μ_w + σ_w ⊙ ε_w) x + μ_b + σ_b ⊙ ε_b, ε_w = f(ε_out) f(ε_in)ᵀ, ε_b = f(ε_out), f(x) = sgn(x)·√|x|.
 
-    The noise stays until `draw`, and counts in training mode only. μ ~ U(±1/√inputs), σ = 0.5/√inputs at first.
-    (Fortunato 2018, eq. 9–11 and §3.2)
+    f(ε) is in noise_in and noise_out, which `QNetwork.draw` draws; it counts in training mode only. μ ~ U(±1/√inputs),
+    σ = 0.5/√inputs at first. (Fortunato 2018, eq. 9–11 and §3.2)
     """
 
     noise_in: Tensor
@@ -196,12 +200,6 @@ class NoisyLinear(nn.Module):
             return y
         # (σ_w ⊙ f(ε_out) f(ε_in)ᵀ) x = f(ε_out) ⊙ σ_w (f(ε_in) ⊙ x): no noise matrix is made
         return torch.addcmul(y, self.noise_out, F.linear(x * self.noise_in, self.weight_sigma, self.bias_sigma))
-
-    def draw(self, generator: torch.Generator) -> None:
-        """New ε_in and ε_out."""
-        for noise in (self.noise_in, self.noise_out):
-            x = torch.randn(noise.shape, generator=generator, device=noise.device)
-            noise.copy_(x.sign() * x.abs().sqrt())
 
 
 def legal(q: Tensor, mask: Tensor | None) -> Tensor:
