@@ -129,7 +129,7 @@ class Config:
 LAPTOP = Config()
 RAINBOW = replace(
     LAPTOP, dueling=True, prioritised=True, atoms=51, noisy=True, epsilon=0.0, epsilon_end=0.0, steps=100_000,
-    gradient_steps=8, lr=1e-3,
+    gradient_steps=8, tau=0.02,
 )  # fmt: skip
 # Mnih 2015, extended data table 1: 4 frames per step, so 200 M frames are 50 M steps
 ATARI = Config(

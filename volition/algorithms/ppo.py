@@ -247,4 +247,5 @@ def surrogate_gradient(config: Config, agent: Agent, batch: Experience, clip: fl
         error, d_value = value_loss(now.value, batch.target)
     weight = batch.valid / batch.valid.sum()
     now.backward(d_log_prob.mul_(weight), -config.entropy * weight, d_value.mul_(weight * config.value_coef))
-    return {"policy_loss": loss, "value_loss": error, "entropy": now.entropy, "ratio": ratio}
+    parts = {"policy_loss": loss, "value_loss": error, "entropy": now.entropy, "ratio": ratio}
+    return {name: x[batch.valid] for name, x in parts.items()} if config.memory else parts
