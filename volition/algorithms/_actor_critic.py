@@ -72,7 +72,7 @@ def load(config: Settings, run: Run, env: Any = None) -> Agent:
     """The agent of a run."""
     world = build(config.env, run, env, 1, limit=config.limit)
     agent = make_agent(config, world).to(run.device)
-    run.track(agent=agent)
+    run.track(policy=agent)
     if env is None:
         world.close()
     return agent

@@ -109,7 +109,7 @@ def train(config: Config, run: Run | None = None, env: Any = None) -> Agent:
     rmsprop = config.optimizer == "rmsprop"
     optimizer = FlatRMSProp(flat, config.lr, eps=1e-5, start=1.0) if rmsprop else FlatAdam(flat, config.lr, eps=1e-5)
     collector, player = Collector(world, config.horizon), Player(agent, world, run.generator, config.horizon)
-    run.track(agent=agent, optimizer=optimizer, env=world, collector=collector, player=player)
+    run.track(policy=agent, optimizer=optimizer, env=world, collector=collector, player=player)
     updates = -(-config.steps // (world.num_envs * config.horizon))
     for update in run.loop(updates):
         state = player.state

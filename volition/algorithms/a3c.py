@@ -199,7 +199,7 @@ def train(config: Config, run: Run | None = None, env: Any = None) -> Agent:
     rounds = -(-updates // config.meet_every)
     start = partial(Worker, config, world if config.workers == 1 else given, shared)
     with Workers(start, config.workers, run) as workers:
-        run.track(agent=agent, optimizer=optimizer, workers=workers)
+        run.track(policy=agent, optimizer=optimizer, workers=workers)
         if run.step < rounds:
             workers.start()
         for meeting in run.loop(rounds):

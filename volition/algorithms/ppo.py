@@ -184,7 +184,7 @@ def train(config: Config, run: Run | None = None, env: Any = None) -> Agent:
     normalizer = agent.net.encode if isinstance(getattr(agent.net, "encode", None), Normalizer) else None
     moments = RunningMoments((0 if normalizer is None else len(normalizer.mean),), run.device)
     run.track(
-        agent=agent, optimizer=optimizer, env=world, collector=collector, player=player, scale=scale, moments=moments
+        policy=agent, optimizer=optimizer, env=world, collector=collector, player=player, scale=scale, moments=moments
     )
     updates = -(-config.steps // (world.num_envs * config.horizon))
     for update in run.loop(updates):

@@ -9,16 +9,14 @@ training value:  Q_{i+1}(s,a) = E[r + γ max_a' Q_i(s',a') | s,a], until V is pr
          policy: V^π by linear solve, π(s) ← argmax_a Q^π(s,a), until no state changes
 """
 
-from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import gymnasium
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from volition.algorithms._tables import problem, simulate
 from volition.core.distributions import Categorical
 from volition.core.mdp import (
     MDP,
@@ -32,10 +30,7 @@ from volition.core.mdp import (
     uniform_policy,
 )
 from volition.core.policy import PolicyOutput
-from volition.envs.grid import Grid, draw_values, grid_of, lake, strip_grid
-from volition.envs.tabular import MDPEnv, from_gymnasium, read_npz
-from volition.envs.vector import make_one
-from volition.errors import VolitionError
+from volition.envs.grid import draw_values
 from volition.run import Run
 
 
@@ -95,28 +90,6 @@ class TablePolicy(nn.Module):
         return None
 
 
-def problem(config: Config, run: Run) -> tuple[MDP, gymnasium.Env, Grid]:
-    """The MDP of the settings, the environment to play it in and a map of its states."""
-    if config.episodes < 2 or config.updates < 1 or config.limit < 0:
-        raise VolitionError("episodes must be at least 2, updates at least 1 and limit at least 0")
-    limit = config.limit or 1_000
-    if config.env.endswith(".npz"):
-        run.dataset = Path(config.env).name
-        mdp, grid = read_npz(config.env, config.gamma)
-        env = gymnasium.wrappers.TimeLimit(MDPEnv(mdp), limit)
-        return mdp, env, grid or strip_grid(mdp.states, mdp.actions)
-    options = {"max_episode_steps": config.limit} if config.limit else {}
-    if config.env.startswith("FrozenLake"):
-        options |= lake(config.map) | {"is_slippery": config.slippery}
-    elif config.env.startswith("CliffWalking"):
-        options |= {"is_slippery": config.slippery}
-    env = make_one(config.env, options)
-    mdp = from_gymnasium(env, config.gamma)
-    if env.spec is not None and env.spec.max_episode_steps is None:
-        env = gymnasium.wrappers.TimeLimit(env, limit)
-    return mdp, env, grid_of(env) or strip_grid(mdp.states, mdp.actions)
-
-
 def train(config: Config, run: Run | None = None) -> TablePolicy:
     """Sweep until V is V*; returns the greedy policy and its values."""
     run = run or Run()
@@ -159,35 +132,11 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
         "exact_value": start_value(mdp, exact).item(),
         "error": (policy.value - exact).abs().max().item(),
     }
-    results |= simulate(env, policy.pi, config, run.seed, grid)
+    results |= simulate(env, policy.pi, config.gamma, config.episodes, run.seed, grid)
     random = uniform_policy(mdp)
     results["random_exact_value"] = start_value(mdp, policy_evaluation(mdp, random)).item()
-    played = simulate(env, random, config, run.seed, grid)
+    played = simulate(env, random, config.gamma, config.episodes, run.seed, grid)
     return results | {f"random_{name}": number for name, number in played.items()}
-
-
-def simulate(env: gymnasium.Env, pi: Tensor, config: Config, seed: int, grid: Grid) -> dict[str, float]:
-    """Play π(a|s) `[S, A]` in the environment: means over episodes, and their standard errors."""
-    generator = torch.Generator().manual_seed(seed)
-    cumulative = pi.cumsum(-1).clamp(max=1).tolist()
-    letters = dict(zip(next(iter(grid.panels.values())).flat, grid.letters.flat, strict=True))
-    rows, uniform = [], list[float]()
-    for episode in range(config.episodes):
-        obs, _ = env.reset(seed=seed if episode == 0 else None)
-        total, discounted, steps, discount, done, terminated = 0.0, 0.0, 0, 1.0, False, False
-        while not done:
-            if steps % 128 == 0:  # one draw for many steps
-                uniform = torch.rand(128, generator=generator, dtype=torch.float64).tolist()
-            action = min(bisect_right(cumulative[obs], uniform[steps % 128]), len(cumulative[obs]) - 1)
-            obs, reward, terminated, truncated, _ = env.step(action)
-            total, discounted = total + float(reward), discounted + discount * float(reward)
-            steps, discount, done = steps + 1, discount * config.gamma, terminated or truncated
-        rows.append((total, discounted, float(terminated and letters.get(obs) != "H"), steps))
-    table = np.array(rows)
-    mean, error = table.mean(0), table.std(0, ddof=1) / np.sqrt(len(table))
-    names = ("return", "discounted", "success", "steps")
-    errors = {f"{name}_se": e for name, e in zip(names, error.tolist(), strict=True)}
-    return dict(zip(names, mean.tolist(), strict=True)) | errors
 
 
 def watch(config: Config, run: Run) -> list[Path]:
