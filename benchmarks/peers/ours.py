@@ -49,6 +49,7 @@ def config(setting: Setting) -> tuple[Any, Any]:
         env=ENV, num_envs=setting.num_envs, horizon=setting.train_every, gradient_steps=1, steps=setting.total,
         learning_starts=setting.learning_starts, capacity=setting.replay, batch=setting.batch, gamma=setting.gamma,
         lr=setting.lr, anneal=False, optimizer="adam", loss="squared", max_norm=0.0, epsilon=1.0, epsilon_end=0.05,
+        double=False, dueling=False, prioritised=False, n=1, atoms=1, noisy=False, tau=1.0,
         target_every=setting.target_every // setting.train_every, epsilon_steps=setting.total // 2, hidden=(120, 84),
     )  # fmt: skip
 
