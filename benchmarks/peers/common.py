@@ -73,7 +73,9 @@ SETTINGS: dict[str, Setting] = {
     "ppo-B": PPO(steps=32, epochs=20, gamma=0.98, lam=0.8, lr=1e-3, anneal_clip=True, total=390 * 256),
     "ppo-C": PPO(value_clip=True, value=0.25, entropy=0.01),
     # what our recipe does unless told otherwise: more environments, larger minibatches
-    "ppo-D": PPO(num_envs=64, steps=32, minibatch=512, epochs=10, lr=1e-3, value=0.25, total=122 * 2048),
+    "ppo-D": PPO(
+        num_envs=64, steps=32, minibatch=512, epochs=6, gamma=0.98, lam=0.9, lr=3e-3, value=0.25, total=74 * 2048
+    ),
     "a2c": A2C(),  # Stable-Baselines3's defaults, 8 environments as its zoo
     "dqn": DQN(),  # CleanRL's dqn.py, which trains for 500,000 steps
 }
