@@ -174,9 +174,9 @@ PAPER = {
     "unit": "per episode",
     "better": "higher",
     "baselines": ("random_return",),
-    "data": "ALE",
-    "source": "Mnih 2015, extended data table 2",
-    "rows": {"atari-2015": 1976.0},
+    "data": "",
+    "source": "",
+    "rows": {},
 }
 
 

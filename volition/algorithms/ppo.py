@@ -29,7 +29,7 @@ from volition.algorithms._episodes import build
 from volition.core.collect import Collector
 from volition.core.flat import Flat, FlatAdam
 from volition.core.gradients import clipped_surrogate, clipped_value_loss, value_loss
-from volition.core.normalize import ReturnNormalizer, RunningMoments
+from volition.core.normalize import ReturnNormalizer, RunningMoments, normalize_advantage
 from volition.core.policy import tree_map
 from volition.envs.agent import Agent, Player
 from volition.errors import VolitionError
@@ -163,9 +163,9 @@ PAPER = {
     "unit": "per episode",
     "better": "higher",
     "baselines": ("random_return",),
-    "data": "ALE",
-    "source": "Schulman 2017, table 6, mean of the last 100 episodes of 40 M frames",
-    "rows": {"paper": 942.5},
+    "data": "",
+    "source": "",
+    "rows": {},
 }
 
 
@@ -237,8 +237,7 @@ def surrogate_gradient(config: Config, agent: Agent, batch: Experience, clip: fl
     """Write or add ∂L/∂θ, L = mean(−min(r·A, clip(r)·A) + c₁·½(V − G)² − c₂·H); its parts, one number a step."""
     advantage = batch.advantage
     if config.normalize_advantage:
-        std, mean = torch.std_mean(advantage[batch.valid] if config.memory else advantage, correction=0)
-        advantage = (advantage - mean) / (std + 1e-8)
+        advantage = normalize_advantage(advantage, batch.valid if config.memory else None)
     now = judge_again(agent, batch)
     loss, d_log_prob, ratio = clipped_surrogate(now.log_prob, batch.log_prob, advantage, clip)
     if config.clip_value:

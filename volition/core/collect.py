@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from volition.core.policy import Tree, tree_map
+from volition.core.policy import Tree, tree_leaf, tree_map
 from volition.core.rollout import EpisodeStatistics
 from volition.errors import VolitionError
 
@@ -180,7 +180,7 @@ class Collector:
     def _views(self, tree: Tree) -> list[Tree] | None:
         if tree is None:
             return None
-        length = len(_leaf(tree))
+        length = len(tree_leaf(tree))
         return [tree_map(lambda x, t=t: x[t].numpy() if self.arrays else x[t], tree) for t in range(length)]
 
     def _final(self, finals: list[tuple[int, Any, Tree]]) -> tuple[Tensor, Tree]:
@@ -212,9 +212,3 @@ def _put(to: Tree, what: Tree) -> None:
 
 def _select(tree: Tree, places: Any) -> Tree:
     return tree_map(lambda x: x[places], tree)
-
-
-def _leaf(tree: Tree) -> Any:
-    while isinstance(tree, dict | tuple | list):
-        tree = next(iter(tree.values() if isinstance(tree, dict) else tree))
-    return tree

@@ -88,7 +88,10 @@ def normalize_advantage(advantage: Tensor, mask: Tensor | None = None, epsilon: 
 
     σ is that of the population; one entry alone gives 0.
     """
-    weight = torch.ones_like(advantage) if mask is None else mask.to(advantage)
+    if mask is None:
+        std, mean = torch.std_mean(advantage, correction=0)
+        return (advantage - mean) / (std + epsilon)
+    weight = mask.to(advantage)
     count = weight.sum().clamp(min=1)
     advantage = torch.where(weight > 0, advantage, 0.0)  # padding may hold anything, nan too
     mean = advantage.sum() / count

@@ -44,6 +44,13 @@ def tree_map(function: Any, *trees: Tree) -> Tree:
     return function(*trees)
 
 
+def tree_leaf(tree: Tree) -> Any:
+    """The first leaf of a tree."""
+    while isinstance(tree, dict | tuple | list):
+        tree = next(iter(tree.values() if isinstance(tree, dict) else tree))
+    return tree
+
+
 def tree_stack(trees: list[Tree]) -> Tree:
     """Stack T equal trees `[B, …]` into one tree `[T, B, …]`."""
     return tree_map(lambda *tensors: torch.stack(tensors), *trees)

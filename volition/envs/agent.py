@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
-from volition.core.policy import PolicyOutput, Tree, tree_map, tree_where
+from volition.core.policy import PolicyOutput, Tree, tree_leaf, tree_map, tree_where
 from volition.envs.spaces import to_space
 from volition.errors import VolitionError
 
@@ -51,7 +51,7 @@ class Agent(nn.Module):
         # the batch dimension is added after: a space may hold numbers, which have none to add to
         seen = tree_map(lambda x: _tensor(x).to(device)[None] if single else _tensor(x).to(device), obs)
         legal = None if mask is None else torch.as_tensor(mask).bool().to(device).reshape(-1, np.shape(mask)[-1])
-        batch = len(_first(seen))
+        batch = len(tree_leaf(seen))
         output = self(seen, self.initial_state(batch) if state is None else state, legal)
         pi = output.distribution
         action = pi.mode() if greedy else pi.sample(generator or _default_generator(device))
@@ -150,12 +150,6 @@ def _is_single(space: gymnasium.Space[Any], obs: Any) -> bool:
 def _tensor(x: Any) -> Tensor:
     x = torch.as_tensor(np.asarray(x)) if not isinstance(x, Tensor) else x
     return x.float() if x.is_floating_point() else x if x.dtype == torch.uint8 else x.long()
-
-
-def _first(tree: Tree) -> Tensor:
-    while isinstance(tree, dict | tuple | list):
-        tree = next(iter(tree.values() if isinstance(tree, dict) else tree))
-    return tree
 
 
 def _row(space: gymnasium.Space[Any], batch: Any) -> Any:

@@ -9,7 +9,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.utils import concatenate, create_empty_array
 from torch import Tensor
 
-from volition.core.policy import Tree, tree_map
+from volition.core.policy import Tree, tree_leaf, tree_map
 from volition.envs.recorded import as_arrays, as_tensors
 from volition.envs.snapshot import restore, snapshot
 from volition.envs.spaces import as_array, converter, from_space
@@ -90,7 +90,7 @@ class TensorEnv:
         ):  # seed, seed + 1, … would share episodes with the next seed's batch
             seeds = [int(n) for n in np.random.SeedSequence(seed).generate_state(self.num_envs)]
         self._seen, info = self.env.reset(seed=seeds, options=options)
-        self.arrays = not isinstance(_leaf(self._seen), Tensor)
+        self.arrays = not isinstance(tree_leaf(self._seen), Tensor)
         self._ended, self.mask = None, self._legal(info)
         return self.obs, info
 
@@ -151,7 +151,7 @@ class TensorEnv:
         self.steps = state["steps"]
         if state["obs"] is None:  # it was saved before its first reset
             return
-        if (count := len(_leaf(state["obs"]))) != self.num_envs:
+        if (count := len(tree_leaf(state["obs"]))) != self.num_envs:
             raise VolitionError(f"the saved state is of {count} environments, not of {self.num_envs}")
         saved = tree_map(lambda x: x.to(self.device), state["obs"])
         own = hasattr(self.env, "state_dict")
@@ -161,7 +161,7 @@ class TensorEnv:
                     f"{self.env} cannot be put back where it was ({state.get('refused', 'it was saved otherwise')}): "
                     "give it state_dict and load_state_dict, or hand over a function that makes one environment"
                 )
-            self.arrays = not isinstance(_leaf(self.env.reset()[0]), Tensor)  # some only have buffers after a reset
+            self.arrays = not isinstance(tree_leaf(self.env.reset()[0]), Tensor)  # some only have buffers after a reset
             if own:
                 self.env.load_state_dict(state["env"])  # pyrefly: ignore
             else:
@@ -252,12 +252,6 @@ def _check(space: Any, which: str) -> None:
         raise VolitionError(
             f"the {which} space has a {space}: tensors hold Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple"
         )
-
-
-def _leaf(tree: Any) -> Any:
-    while isinstance(tree, dict | tuple | list):
-        tree = next(iter(tree.values() if isinstance(tree, dict) else tree))
-    return tree
 
 
 def _all(tree: Any) -> bool:

@@ -17,7 +17,7 @@ class ConvActorCritic(nn.Module):
     """Two linear layers on Nature's convolutional network, which they share (Mnih 2016, §8); stateless.
 
     `shape` is that of an image, `[C, H, W]`, or `[H, W, C]` with `last`; `varies` as in `ActorCritic`. `low` computes
-    the trunk in bfloat16, which processors with the instructions for it do three times as fast.
+    the trunk in bfloat16, which is faster on processors with the instructions for it.
     """
 
     def __init__(
