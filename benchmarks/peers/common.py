@@ -76,6 +76,17 @@ SETTINGS: dict[str, Setting] = {
     "ppo-D": PPO(
         num_envs=64, steps=32, minibatch=512, epochs=6, gamma=0.98, lam=0.9, lr=3e-3, value=0.25, total=74 * 2048
     ),
+    # many environments: 1,024, a million steps
+    "ppo-E": PPO(
+        num_envs=1_024,
+        steps=32,
+        minibatch=8_192,
+        lr=3e-3,
+        value_clip=True,
+        value=0.25,
+        entropy=0.01,
+        total=31 * 32_768,
+    ),
     "a2c": A2C(),  # Stable-Baselines3's defaults, 8 environments as its zoo
     "dqn": DQN(),  # CleanRL's dqn.py, which trains for 500,000 steps
 }

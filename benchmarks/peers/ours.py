@@ -40,7 +40,7 @@ def config(setting: Setting) -> tuple[Any, Any]:
         recipe = importlib.import_module("volition.algorithms.a2c")
         return recipe, recipe.Config(
             env=ENV, num_envs=setting.num_envs, horizon=setting.steps, gamma=setting.gamma, lam=setting.lam,
-            lr=setting.lr, anneal=False, optimizer="rmsprop", value_coef=2 * setting.value,
+            lr=setting.lr, anneal=False, optimizer="rmsprop", eps=1e-10, square=0.0, value_coef=2 * setting.value,
             entropy=setting.entropy, max_norm=0.5, normalize_advantage=False, hidden=(64, 64), activation="tanh",
             steps=setting.total,
         )  # fmt: skip

@@ -139,7 +139,7 @@ def floors() -> dict[str, Any]:
     steps = {"one, 1": 1e6 / cost(stepping(gymnasium.make(ENV), 0))}
     mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
     for kind, name in (("sync", "SyncVectorEnv"), ("vector_entry_point", "CartPoleVectorEnv")):
-        for size in (8, 64):
+        for size in (8, 64, 1_024):
             env = gymnasium.make_vec(ENV, size, vectorization_mode=kind, vector_kwargs=mode if kind == "sync" else None)
             steps[f"{name}, {size}"] = size * 1e6 / cost(stepping(env, size))
     return {"steps_per_cpu_second": steps, "product_flops_per_cpu_second": product_rate()}

@@ -42,6 +42,10 @@ class Config:
     """Lower it linearly to 0."""
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"
     """rmsprop (Mnih 2016) or adam."""
+    eps: float = 1e-5
+    """ε within RMSProp's root, or beside Adam's."""
+    square: float = 1.0
+    """What RMSProp's running square begins at: 0 in the paper, 1 in TensorFlow, which tames the first steps."""
     value_coef: float = 0.5
     """c₁, weight of the value loss."""
     entropy: float = 0.0
@@ -69,7 +73,7 @@ class Config:
         for name in ("num_envs", "horizon", "steps"):
             if getattr(self, name) < 1:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("lr", "entropy", "value_coef", "max_norm", "memory", "limit"):
+        for name in ("lr", "entropy", "value_coef", "max_norm", "memory", "limit", "eps", "square"):
             if getattr(self, name) < 0:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
@@ -81,9 +85,18 @@ class Config:
 VARIANTS = {
     "tiny": Config(num_envs=4, horizon=5, hidden=(16,), limit=50, steps=1_200),
     "laptop": Config(),
-    # Stable-Baselines3's, for comparing speeds; its squared error has no ½
+    # Stable-Baselines3's, for comparing speeds; its squared error has no ½, its ε of 1e-5 is outside the root
     "sb3": Config(
-        num_envs=8, horizon=5, gamma=0.99, lam=1.0, lr=7e-4, anneal=False, value_coef=1.0, normalize_advantage=False
+        num_envs=8,
+        horizon=5,
+        gamma=0.99,
+        lam=1.0,
+        lr=7e-4,
+        anneal=False,
+        eps=1e-10,
+        square=0.0,
+        value_coef=1.0,
+        normalize_advantage=False,
     ),
 }
 PAPER = {
@@ -106,8 +119,10 @@ def train(config: Config, run: Run | None = None, env: Any = None) -> Agent:
     world.reset(seed=run.seed)
     agent = make_agent(config, world).to(run.device)
     flat = Flat(agent)
-    rmsprop = config.optimizer == "rmsprop"
-    optimizer = FlatRMSProp(flat, config.lr, eps=1e-5, start=1.0) if rmsprop else FlatAdam(flat, config.lr, eps=1e-5)
+    if config.optimizer == "rmsprop":
+        optimizer: FlatRMSProp | FlatAdam = FlatRMSProp(flat, config.lr, eps=config.eps, start=config.square)
+    else:
+        optimizer = FlatAdam(flat, config.lr, eps=config.eps)
     collector, player = Collector(world, config.horizon), Player(agent, world, run.generator, config.horizon)
     run.track(policy=agent, optimizer=optimizer, env=world, collector=collector, player=player)
     updates = -(-config.steps // (world.num_envs * config.horizon))
