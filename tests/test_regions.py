@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from volition.errors import VolitionError
@@ -44,14 +44,14 @@ def test_roi_max_pool_is_the_plain_loop(levels: int, size: int) -> None:
     features = torch.randn(3, 5, 24, 32, generator=generator)
     boxes = torch.cat([windows(60, 500, 375, generator), torch.tensor([[0, 0, 500, 375], [499, 374, 500, 375.0]])])
     image = torch.randint(3, (len(boxes),), generator=generator)
-    found = roi_max_pool(range_maxima(features, levels), image, boxes, size=size)
+    found = roi_max_pool(range_maxima(features, levels), image, boxes, 16, size)
     assert torch.equal(found, plain(features, image, boxes, 16, size))
 
 
 def test_roi_max_pool_of_no_windows_and_of_bfloat16() -> None:
     maxima = range_maxima(torch.randn(1, 3, 4, 5)).bfloat16()
-    assert roi_max_pool(maxima, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4)).shape == (0, 7, 7, 3)
-    whole = roi_max_pool(maxima, torch.zeros(1, dtype=torch.int64), torch.tensor([[0.0, 0, 80, 64]]), size=1)
+    assert roi_max_pool(maxima, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), 16).shape == (0, 7, 7, 3)
+    whole = roi_max_pool(maxima, torch.zeros(1, dtype=torch.int64), torch.tensor([[0.0, 0, 80, 64]]), 16, size=1)
     assert torch.equal(whole[0, 0, 0], maxima[0, 0, 0].amax((0, 1)))
 
 
@@ -60,7 +60,7 @@ def test_the_gradient_of_a_maximum_goes_to_its_place() -> None:
     features = torch.randn(2, 3, 9, 11, generator=generator, dtype=torch.float64, requires_grad=True)
     boxes, image = windows(6, 176, 144, generator), torch.tensor([0, 1, 0, 1, 0, 1])
     weight = torch.randn(6, 3, 3, 3, generator=generator, dtype=torch.float64)
-    pooled = roi_max_pool(range_maxima(features), image, boxes, size=3)
+    pooled = roi_max_pool(range_maxima(features), image, boxes, 16, size=3)
     (pooled * weight).sum().backward()
     by_hand = torch.zeros_like(features)
     reference = plain(features.detach(), image, boxes, 16, 3)
@@ -75,6 +75,7 @@ def test_the_gradient_of_a_maximum_goes_to_its_place() -> None:
 def test_the_split_first_layer_is_the_whole_one(place: int) -> None:
     torch.manual_seed(0)
     net = RegionQ(6, 5, 4, 3, (8, 7), place)
+    nn.init.normal_(net.past[1:])
     history = torch.tensor([[0, 0, 0, 0], [0, 0, 3, 1], [2, 1, 1, 3]])
     window, whole, corners = torch.randn(3, 6), torch.randn(3, 5), torch.randn(3, place)
     bits = torch.nn.functional.one_hot(history, 4)[..., 1:].flatten(1).float()  # 4 actions back × 3 kinds
@@ -93,7 +94,7 @@ def test_no_action_is_no_row_and_gets_no_gradient() -> None:
     net(x, net.image_part(x), torch.tensor([[0, 0, 2]])).sum().backward()
     assert net.past.grad is not None
     assert not net.past[0].any() and not net.past.grad[0].any()
-    assert net.past.grad.any(1).nonzero().flatten().tolist() in ([], [1 + 2 * 4 + 1])
+    assert set(net.past.grad.any(1).nonzero().flatten().tolist()) <= {1 + 2 * 4 + 1}
 
 
 def test_the_paper_s_sizes() -> None:
@@ -103,14 +104,14 @@ def test_the_paper_s_sizes() -> None:
     assert sum(p.numel() for p in net.parameters()) == first + rest + 4096  # and the row of no action
 
 
-def test_a_cell_for_every_16_pixels() -> None:
+def test_a_cell_for_every_8_pixels() -> None:
     net = SmallBackbone(8, 4).eval()
     for height, width in ((375, 500), (64, 48), (17, 33)):
         image = torch.zeros(2, 3, height, width, dtype=torch.uint8)
-        assert net(image).shape == (2, 8, -(-height // 16), -(-width // 16))
+        assert net(image).shape == (2, 8, -(-height // 8), -(-width // 8))
 
 
-def test_vgg_16_from_both_kinds_of_file(tmp_path: Path) -> None:
+def test_vgg_16_from_a_file(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
@@ -119,7 +120,7 @@ def test_vgg_16_from_both_kinds_of_file(tmp_path: Path) -> None:
     weight[0, 3 * 49 + 2 * 7 + 5] = 2.0  # channel 3, row 2, column 5 in torchvision's order
     bias = {"classifier.0.bias": torch.zeros(4096), "classifier.6.bias": torch.ones(1)}
     save_file(state | bias | {"classifier.0.weight": weight}, tmp_path / "vgg16.safetensors")
-    torch.save(state | bias | {"classifier.0.weight": torch.zeros(1).expand(4096, 25088)}, tmp_path / "vgg16.pth")
+    torch.save(state, tmp_path / "vgg16.pth")
     image = torch.randint(256, (1, 3, 40, 50), dtype=torch.uint8)
     backbone, head = load_vgg16(tmp_path / "vgg16.safetensors")
     assert backbone(image).shape == (1, 512, 2, 3)
@@ -127,8 +128,6 @@ def test_vgg_16_from_both_kinds_of_file(tmp_path: Path) -> None:
     pooled = torch.zeros(1, 7, 7, 512)
     pooled[0, 2, 5, 3] = 1.5
     assert head(pooled)[0, 0] == 3.0 and not head(pooled)[0, 1:].any()
-    other, _ = load_vgg16(tmp_path / "vgg16.pth")
-    assert torch.equal(other(image), backbone(image))
 
     (tmp_path / "short.pth").write_bytes((tmp_path / "vgg16.pth").read_bytes()[:5000])
     with pytest.raises(VolitionError, match="cannot be read as weights"):

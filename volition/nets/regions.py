@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from volition.nets.mlp import mlp
 
-STRIDE = 16  # pixels of the image per cell of a feature map, of VGG-16 and of SmallBackbone
-
 
 def range_maxima(features: Tensor, levels: int = 2) -> Tensor:
     """Maxima over blocks of 2^i × 2^j cells of maps `[N, C, h, w]`, channels last → `[levels, levels, N, h, w, C]`.
@@ -28,7 +26,7 @@ def range_maxima(features: Tensor, levels: int = 2) -> Tensor:
     return torch.stack([torch.stack(row) for row in rows])
 
 
-def roi_max_pool(maxima: Tensor, image: Tensor, boxes: Tensor, stride: int = STRIDE, size: int = 7) -> Tensor:
+def roi_max_pool(maxima: Tensor, image: Tensor, boxes: Tensor, stride: int, size: int = 7) -> Tensor:
     """RoI max-pooling of windows `boxes` `[K, 4]` (x1, y1, x2, y2, pixels) of images `[K]` → `[K, size, size, C]`.
 
     A window covers cells round(x1/stride) … round((x2 − 1)/stride), at least one; bin p of its L cells is
@@ -87,10 +85,12 @@ def _blocks(many: Tensor, level: Tensor) -> Tensor:
 
 
 class SmallBackbone(nn.Module):
-    """Six convolutions, a cell for every 16 × 16 pixels: images `[N, 3, H, W]` → `[N, channels, ⌈H/16⌉, ⌈W/16⌉]`.
+    """Six convolutions, a cell for every 8 × 8 pixels: images `[N, 3, H, W]` of bytes → `[N, channels, ⌈H/8⌉, ⌈W/8⌉]`.
 
-    It sees images at half their size. Batch normalisation and ReLU after each convolution.
+    Batch normalisation and ReLU after each convolution. Meant for images shrunk to half of what VGG-16 is given.
     """
+
+    stride = 8
 
     def __init__(self, channels: int = 64, width: int = 32) -> None:
         super().__init__()
@@ -105,8 +105,7 @@ class SmallBackbone(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Bytes `[N, 3, H, W]` → features."""
         x = image.to(memory_format=torch.channels_last, dtype=torch.float32)
-        x = F.avg_pool2d(x, 2, ceil_mode=True) * (1 / 128) - 1
-        return self.layers(x)
+        return self.layers(x * (1 / 128) - 1)
 
 
 class RegionHead(nn.Module):
@@ -156,18 +155,11 @@ class RegionQ(nn.Module):
         super().__init__()
         self.actions = actions
         first, *rest = hidden
-        joint = nn.Linear(window + whole + history * actions + place, first)
         self.window = nn.Linear(window, first)
         self.whole = nn.Linear(whole, first, bias=False)
         self.place = nn.Linear(place, first, bias=False) if place else None
-        self.past = nn.Parameter(torch.zeros(1 + history * actions, first))  # row 0: no action yet
-        with torch.no_grad():
-            parts = joint.weight.split([window, whole, history * actions, place], 1)
-            self.window.weight.copy_(parts[0])
-            self.whole.weight.copy_(parts[1])
-            self.past[1:].copy_(parts[2].T)
-            if self.place is not None:
-                self.place.weight.copy_(parts[3])
+        # Row 0 is no action. An action so long ago that no training episode had it adds nothing.
+        self.past = nn.Parameter(torch.zeros(1 + history * actions, first))
         self.rest = mlp([first, *rest, actions])
 
     def image_part(self, whole: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the images that t
 class VGGBackbone(nn.Module):
     """conv1_1 … conv5_3 with ReLU: images `[N, 3, H, W]` of bytes → `[N, 512, ⌊H/16⌋, ⌊W/16⌋]`."""
 
+    stride = 16
+
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
