@@ -14,3 +14,8 @@ gymnasium.register(
     max_episode_steps=500,
 )
 gymnasium.register(id="volition/Memory-v0", entry_point="volition.envs.classic:Memory")
+gymnasium.register(
+    id="volition/Windows-v0",
+    entry_point="volition.envs.windows:WindowsEnv",
+    vector_entry_point="volition.envs.windows:WindowsVectorEnv",
+)
