@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import volition.envs  # noqa: F401 - registers Windows-v0
+from volition.applications import _tree_limits as limits
 from volition.applications import _tree_rows as rows
 from volition.core.policy import tree_map
 from volition.core.windows import (
@@ -192,10 +193,10 @@ def test_who_knows_more_finds_more_and_none_beats_the_bound() -> None:
         f: rows.search(lambda i, f=f: f(size[i], boxes[i], generator), size, boxes, counts, chunk=7)
         for f in (rows.greedy, rows.gain, rows.coverage)
     }
-    limit = rows.bound(size, boxes, 4)
+    limit = limits.bound(size, boxes, counts)
     real = area(boxes) > 0
     for best in (random, *known.values()):
-        assert (best[1] <= limit + 1e-6).all() and (best[0] <= best[1]).all()
+        assert (best <= limit + 1e-6).all() and (best[0] <= best[1]).all()
         assert not best[:, ~real].any()
 
     def recalled(best: Tensor) -> float:
@@ -203,7 +204,17 @@ def test_who_knows_more_finds_more_and_none_beats_the_bound() -> None:
 
     found = [recalled(best[1]) for best in known.values()]
     assert recalled(random[1]) < min(found)
-    assert found[0] <= found[2] <= recalled(limit)
+    assert found[0] <= found[2] <= recalled(limit[1])
+
+
+def test_all_rows_come_with_as_many_windows_as_they_say() -> None:
+    size, boxes = scattered(4)
+    found = {
+        name: (counts, best.shape)
+        for name, counts, best in rows.floors(size, boxes, torch.Generator().manual_seed(0), (7, 15), (size, boxes))
+    }
+    assert len(found) == 9 and {"random", "fitted windows", "bound"} <= found.keys()
+    assert all(value == ((7, 15), (2, 4, 3)) for value in found.values())
 
 
 def test_bound_is_that_of_all_paths() -> None:
@@ -213,7 +224,7 @@ def test_bound_is_that_of_all_paths() -> None:
     for _ in range(2):
         level = moves(level, size.unsqueeze(1)).flatten(1, 2)
         every.append(level)
-    assert torch.equal(rows.bound(size, boxes, 3), iou(torch.cat(every, 1), boxes).amax(1))
+    assert torch.equal(limits.bound(size, boxes, (7,))[0], iou(torch.cat(every, 1), boxes).amax(1))
 
 
 def test_coverage_takes_the_other_object_when_one_is_served() -> None:
@@ -226,7 +237,7 @@ def test_coverage_takes_the_other_object_when_one_is_served() -> None:
 
 @pytest.mark.parametrize("count", [1, 15, 31, 63, 255])
 def test_grid_has_as_many_windows_as_asked_for_all_inside(count) -> None:
-    found = rows.grid(count)
+    found = limits.grid(count)
     assert found.shape == (count, 4) and len(found.unique(dim=0)) == count
     assert (found >= 0).all() and (found <= 1 + 1e-6).all() and (found[:, :2] < found[:, 2:]).all()
     assert found[0].tolist() == [0, 0, 1, 1]
@@ -236,7 +247,7 @@ def test_fitted_windows_serve_most_first() -> None:
     # Three objects fill the left half, one a small corner: a window for the first three comes first.
     size = torch.tensor([[100, 100], [200, 50]])
     boxes = torch.tensor([[[0.0, 0, 50, 100], [0, 0, 50, 100]], [[0, 0, 100, 50], [180, 45, 200, 50]]])
-    found = rows.fitted(size, boxes, 2)
+    found = limits.fitted(size, boxes, 2)
     first, both = rows.fixed(found, size, boxes, (1, 2)) > 0.7
     assert first.tolist() == [[True, True], [True, False]] and both.all()
 

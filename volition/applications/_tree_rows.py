@@ -4,11 +4,13 @@ All of them see only sizes and boxes, so that they can be had without a single p
 object, the IoU of its best window among the first c, `[C, N, M]`; `recall` makes percentages of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from volition.applications._tree_limits import THRESHOLDS, bound, fitted, grid
 from volition.core.windows import (
     ACTIONS,
     HIT,
@@ -25,11 +27,12 @@ from volition.core.windows import (
 )
 
 LARGE = 2000  # square pixels: an object above this counts as large (Jie et al. 2016, section 4)
-THRESHOLDS = (0.5, 0.6, 0.7)
 COUNTS = (15, 31, 63, 255, 1023)  # windows of trees of 4, 5, 6, 8 and 10 levels
 
 Make = Callable[[Tensor], Choose]
 """Numbers of images `[n]` -> how to choose their windows' children."""
+Oracle = Callable[[Tensor, Tensor, torch.Generator], Choose]
+"""Sizes and objects of n images, and what ties are broken by -> how to choose their windows' children."""
 
 
 def search(make: Make, size: Tensor, boxes: Tensor, counts: tuple[int, ...] = COUNTS, *, chunk: int = 64) -> Tensor:
@@ -155,80 +158,39 @@ def _best(scores: Tensor, generator: torch.Generator) -> Tensor:
     return best_of_each(_untie(scores, generator))
 
 
-def bound(size: Tensor, boxes: Tensor, levels: int) -> Tensor:
-    """The best IoU that L − 1 actions of any kind can reach, for each object by itself -> `[N, M]`.
-
-    No tree of L levels recalls more. The windows in reach depend on the image's size only; those that several ways lead
-    to are followed once.
-    """
-    best = torch.zeros(boxes.shape[:2], device=boxes.device)
-    sizes, which = size.unique(dim=0, return_inverse=True)
-    for number, one in enumerate(sizes):
-        windows = reach = whole(one[None])
-        for _ in range(levels - 1):
-            windows = _unique(moves(windows, one).flatten(0, 1))
-            reach = torch.cat([reach, windows])
-        images = (which == number).nonzero()[:, 0]
-        objects = boxes[images]
-        real = area(objects) > 0
-        found = [iou(_unique(reach), part).amax(0) for part in objects[real].split(64)]
-        best[images.unsqueeze(1).expand_as(real)[real], real.nonzero()[:, 1]] = torch.cat(found)
-    return best
-
-
-def _unique(windows: Tensor) -> Tensor:
-    """Each window once; four whole numbers of 15 bits make one of 60."""
-    shift = torch.tensor([45, 30, 15, 0], device=windows.device)
-    key = (windows.long() << shift).sum(-1).unique()
-    return ((key.unsqueeze(-1) >> shift) & 0x7FFF).float()
-
-
-def grid(count: int) -> Tensor:
-    """A sliding window, coarse to fine: `count` windows in shares of the image, `[count, 4]` in 0 … 1.
-
-    Scale s = 0.7ʲ; aspects as the image, twice as wide and twice as high; half a window between two. Of the last scale,
-    which does not fit wholly, windows at even distances are kept.
-    """
-    windows, j = torch.zeros(0, 4), 0
-    while len(windows) < count:
-        layer = []
-        for stretch in (1.0, 2**0.5, 0.5**0.5) if j else (1.0,):
-            width, height = min(0.7**j * stretch, 1.0), min(0.7**j / stretch, 1.0)
-            x, y = (torch.linspace(0, 1 - side, 1 + round((1 - side) / (side / 2))) for side in (width, height))
-            corner = torch.cartesian_prod(x, y)
-            layer.append(torch.cat([corner, corner + torch.tensor([width, height])], 1))
-        found = torch.cat(layer)
-        keep = torch.linspace(0, len(found) - 1, min(len(found), count - len(windows))).round().long()
-        windows, j = torch.cat([windows, found[keep]]), j + 1
-    return windows
-
-
-def fitted(size: Tensor, boxes: Tensor, count: int, cells: int = 10) -> Tensor:
-    """The `count` fixed windows that recall most of the given (training) objects: in shares of the image `[count, 4]`.
-
-    Greedy maximum coverage, counting an object once for each of the three thresholds, among all windows whose edges lie
-    on a lattice of `cells` by `cells`. What training can do that never looks at a picture.
-    """
-    scale = torch.cat([size, size], -1).unsqueeze(1)
-    objects = (boxes / scale)[area(boxes) > 0]
-    low, high = torch.triu_indices(cells + 1, cells + 1, 1).float() / cells
-    span = torch.cartesian_prod(torch.arange(len(low)), torch.arange(len(low)))
-    pool = torch.stack([low[span[:, 0]], low[span[:, 1]], high[span[:, 0]], high[span[:, 1]]], 1)
-    overlap = torch.cat([iou(part, pool) for part in objects.split(1024)])
-    worth = sum((overlap > t).to(torch.int8) for t in THRESHOLDS)
-    assert isinstance(worth, Tensor)
-    chosen, pays = [], worth.sum(0, dtype=torch.int64)
-    for _ in range(count):
-        best = int(pays.argmax())
-        chosen.append(best)
-        better = worth[:, best] > 0
-        rows = worth[better]
-        rest = (rows - rows[:, best : best + 1]).clamp_(min=0)
-        pays -= (rows - rest).sum(0, dtype=torch.int64)
-        worth[better] = rest
-    return pool[chosen]
-
-
 def fixed(shares: Tensor, size: Tensor, boxes: Tensor, counts: tuple[int, ...], *, chunk: int = 64) -> Tensor:
     """As `search`, for the same windows in every image, given in shares of it `[W, 4]`."""
     return _each(chunk, size, boxes, counts, lambda i: shares * torch.cat([size[i], size[i]], -1).unsqueeze(1))
+
+
+def floors(
+    size: Tensor,
+    boxes: Tensor,
+    generator: torch.Generator,
+    counts: tuple[int, ...] = COUNTS,
+    trained: tuple[Tensor, Tensor] | None = None,
+) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
+    """All rows that need no picture, one after another: name, numbers of windows, best IoU `[C, N, M]` for `recall`.
+
+    `trained`, sizes and boxes of the training images, adds the windows fitted to them. A single path has no use for
+    more than 63 windows, and beyond that the bound takes too long.
+    """
+    few = tuple(count for count in counts if count <= 63)
+    yield "random", counts, search(lambda i: at_random(generator), size, boxes, counts)
+    if few:
+        coin = flip(at_random(generator), generator)
+        yield "random path", few, path(lambda i: coin, size, boxes, few)
+    yield "grid", counts, torch.cat([fixed(grid(count), size, boxes, (count,)) for count in counts])
+    if trained:
+        yield "fitted windows", counts, fixed(fitted(*trained, counts[-1]), size, boxes, counts)
+    for name, oracle in (("greedy oracle", greedy), ("IoU oracle", gain), ("coverage oracle", coverage)):
+        make = partial(_for, oracle, size, boxes, generator)
+        yield name, counts, search(make, size, boxes, counts)
+        if few and oracle is greedy:
+            yield f"{name}, path", few, path(lambda i, make=make: flip(make(i), generator), size, boxes, few)
+    if few:
+        yield "bound", few, bound(size, boxes, few)
+
+
+def _for(oracle: Oracle, size: Tensor, boxes: Tensor, generator: torch.Generator, images: Tensor) -> Choose:
+    return oracle(size[images], boxes[images], generator)
