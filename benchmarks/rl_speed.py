@@ -1,4 +1,4 @@
-"""Training speed on CartPole-v1 against the best-known libraries: same work, same settings, in turn.
+"""Training speed on CartPole-v1 and an Atari game against the best-known libraries: same work and settings, in turn.
 
     python benchmarks/rl_speed.py --peers PYTHON --cleanrl DIR --purejaxrl DIR [--only ppo-C dqn] [--rounds 3]
     python benchmarks/rl_speed.py --solve --peers PYTHON …   # CPU-seconds until the mean return is 475, each seed
@@ -23,15 +23,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.common import DQN, PPO, SETTINGS, Setting
+from benchmarks.peers.common import DQN, ENV, PPO, SETTINGS, Setting
 from volition.machine import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "Volition"
 LIBRARIES = {  # driver, and what the library has
-    OURS: ("ours", ("ppo", "a2c", "dqn")),
+    OURS: ("ours", ("ppo", "atari", "a2c", "dqn")),
     f"{OURS}, SyncVectorEnv": ("ours_sync", ("ppo", "a2c")),
-    "Stable-Baselines3": ("sb3", ("ppo", "a2c", "dqn")),
+    f"{OURS}, bfloat16": ("ours_low", ("atari",)),
+    "Stable-Baselines3": ("sb3", ("ppo", "atari", "a2c", "dqn")),
     "CleanRL": ("cleanrl", ("ppo", "dqn")),
     "Tianshou": ("tianshou", ("ppo", "a2c", "dqn")),
     "TorchRL": ("torchrl", ("ppo", "a2c", "dqn")),
@@ -109,15 +110,24 @@ def operations(setting: Setting) -> float:
         greedy = 1 - (0.5 * (1 + 0.05) / 2 + 0.5 * 0.05)  # ε's mean
         learning = (1 - setting.learning_starts / setting.total) * setting.batch / setting.train_every
         return greedy * forward + learning * (2 * forward + backward)
-    nets = [forward_and_backward(4, 64, 64, out) for out in (2, 1)]
     epochs = setting.epochs if isinstance(setting, PPO) else 1
+    if isinstance(setting, PPO) and setting.env != ENV:
+        first = 2 * 20 * 20 * 32 * 8 * 8 * 4  # nobody needs the gradient of its input
+        rest = 2 * (9 * 9 * 64 * 4 * 4 * 32 + 7 * 7 * 64 * 3 * 3 * 64 + 3_136 * 512 + 512 * 5)
+        return (1 + epochs) * (first + rest) + epochs * (first + 2 * rest)
+    nets = [forward_and_backward(4, 64, 64, out) for out in (2, 1)]
     return sum(forward + epochs * (forward + backward) for forward, backward in nets)
 
 
 def floors(setting: Setting, parts: dict[str, Any]) -> dict[str, float]:
     """Environment steps per CPU-second if there were nothing but the environment, nothing but products, or both."""
-    steps = max(v for k, v in parts["steps_per_cpu_second"].items() if k.endswith(f", {setting.num_envs}"))
     products = parts["product_flops_per_cpu_second"] / operations(setting)
+    if isinstance(setting, PPO) and setting.env != ENV:
+        steps = parts["game_steps_per_cpu_second"]
+        low = parts["bfloat16_product_flops_per_cpu_second"] / operations(setting)
+        bounds = {"environment": steps, "products": products, "products in bfloat16": low}
+        return bounds | {"environment and bfloat16": 1 / (1 / steps + 1 / low)}
+    steps = max(v for k, v in parts["steps_per_cpu_second"].items() if k.endswith(f", {setting.num_envs}"))
     return {"environment": steps, "products": products, "both": 1 / (1 / steps + 1 / products)}
 
 

@@ -13,14 +13,19 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
-ENV = "CartPole-v1"
+ENV, GAME = "CartPole-v1", "ALE/Breakout-v5"
 GOAL, EPISODES = 475.0, 100  # "solved" is a mean return of 475 over 100 episodes, as Gymnasium registers CartPole-v1
 
 
 @dataclass(frozen=True)
 class PPO:
-    """Actor and critic of 64-64 tanh units each, Adam (ε 1e-5), gradient norm .5; `value` weighs the squared error."""
+    """Actor and critic of 64-64 tanh units each, Adam (ε 1e-5), gradient norm .5; `value` weighs the squared error.
 
+    With `env` an Atari game both are linear layers on one convolutional network (Mnih 2015, 512 units), and the game is
+    played as there: 4 frames a step, 4 grey pictures of 84 × 84, a lost life ends an episode, rewards cut to ±1.
+    """
+
+    env: str = ENV
     num_envs: int = 8
     steps: int = 128
     minibatch: int = 256
@@ -87,6 +92,7 @@ SETTINGS: dict[str, Setting] = {
         entropy=0.01,
         total=31 * 32_768,
     ),
+    "atari": PPO(env=GAME, clip=0.1, entropy=0.01, total=6 * 1_024),  # Stable-Baselines3's zoo
     "a2c": A2C(),  # Stable-Baselines3's defaults, 8 environments as its zoo
     "dqn": DQN(),  # CleanRL's dqn.py, which trains for 500,000 steps
 }

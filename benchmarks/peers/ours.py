@@ -25,16 +25,17 @@ class Watched(Run):
             raise Solved
 
 
-def config(setting: Setting) -> tuple[Any, Any]:
-    """The recipe and its settings."""
+def config(setting: Setting, low: bool = False) -> tuple[Any, Any]:
+    """The recipe and its settings; `low` computes convolutions in bfloat16."""
     if isinstance(setting, PPO):
         recipe: Any = importlib.import_module("volition.algorithms.ppo")
         return recipe, recipe.Config(
-            env=ENV, num_envs=setting.num_envs, horizon=setting.steps, epochs=setting.epochs,
+            env=setting.env, num_envs=setting.num_envs, horizon=setting.steps, epochs=setting.epochs,
             minibatches=setting.num_envs * setting.steps // setting.minibatch, gamma=setting.gamma, lam=setting.lam,
             clip=setting.clip, clip_value=setting.clip if setting.value_clip else 0.0, lr=setting.lr,
             anneal=setting.anneal, anneal_clip=setting.anneal_clip, value_coef=2 * setting.value,
-            entropy=setting.entropy, max_norm=0.5, hidden=(64, 64), activation="tanh", steps=setting.total,
+            entropy=setting.entropy, max_norm=0.5, hidden=(64, 64) if setting.env == ENV else (512,), activation="tanh",
+            low_precision=low, steps=setting.total,
         )  # fmt: skip
     if isinstance(setting, A2C):
         recipe = importlib.import_module("volition.algorithms.a2c")
@@ -54,8 +55,8 @@ def config(setting: Setting) -> tuple[Any, Any]:
     )  # fmt: skip
 
 
-def train(setting: Setting, seed: int, meter: Meter, env: Any = None) -> None:
-    recipe, settings = config(setting)
+def train(setting: Setting, seed: int, meter: Meter, env: Any = None, low: bool = False) -> None:
+    recipe, settings = config(setting, low)
     run = Watched(seed=seed, device="cpu")
     run.meter = meter
     meter.start()

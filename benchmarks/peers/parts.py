@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 from torch import nn
 from torch.distributions import Categorical
 
-from benchmarks.peers.common import ENV, PPO, SETTINGS, Meter, cpu_seconds
+from benchmarks.peers.common import ENV, GAME, PPO, SETTINGS, Meter, cpu_seconds
 from benchmarks.peers.ours import train
 from volition.algorithms import ppo
 from volition.envs.agent import Player
@@ -128,9 +128,9 @@ def our_update(setting: PPO) -> tuple[float, float]:
     return 1e6 * one, 1e6 * (2 * times[0] - times[1]) / (updates * size)
 
 
-def product_rate() -> float:
-    """Floating-point operations per CPU-second of a large float32 product."""
-    x, w = torch.randn(2048, 256), torch.randn(256, 256)
+def product_rate(dtype: torch.dtype) -> float:
+    """Floating-point operations per CPU-second of a large product."""
+    x, w = torch.randn(2048, 256, dtype=dtype), torch.randn(256, 256, dtype=dtype)
     return 2 * 2048 * 256 * 256 / (1e-6 * cost(lambda: nn.functional.linear(x, w)))
 
 
@@ -142,7 +142,15 @@ def floors() -> dict[str, Any]:
         for size in (8, 64, 1_024):
             env = gymnasium.make_vec(ENV, size, vectorization_mode=kind, vector_kwargs=mode if kind == "sync" else None)
             steps[f"{name}, {size}"] = size * 1e6 / cost(stepping(env, size))
-    return {"steps_per_cpu_second": steps, "product_flops_per_cpu_second": product_rate()}
+    game = make(GAME, 8, training=True, options={"num_threads": 1})
+    game.reset(seed=0)
+    actions = np.random.default_rng(0).integers(0, 4, (1_000, 8))
+    turn = itertools.cycle(actions)
+    rates = {"product": torch.float32, "bfloat16_product": torch.bfloat16}
+    return {
+        "steps_per_cpu_second": steps,
+        "game_steps_per_cpu_second": 8e6 / cost(lambda: game.step_arrays(next(turn)), 2.0),
+    } | {f"{name}_flops_per_cpu_second": product_rate(dtype) for name, dtype in rates.items()}
 
 
 def parts() -> dict[str, Any]:

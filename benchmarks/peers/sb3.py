@@ -8,8 +8,8 @@ from stable_baselines3 import DQN as TheirDQN
 from stable_baselines3 import PPO as TheirPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from benchmarks.peers.common import A2C, DQN, ENV, PPO, Meter, Setting, main
 
@@ -37,7 +37,15 @@ def falling(value: float, anneal: bool) -> float | Callable[[float], float]:
 
 
 def vector_env(setting: Setting, seed: int) -> VecEnv:
-    return make_vec_env(ENV, setting.num_envs, seed=seed)
+    env = setting.env if isinstance(setting, PPO) else ENV
+    if env == ENV:
+        return make_vec_env(ENV, setting.num_envs, seed=seed)
+    import ale_py
+    import gymnasium
+
+    gymnasium.register_envs(ale_py)
+    plain = {"frameskip": 1, "repeat_action_probability": 0.0}  # its wrappers skip frames themselves
+    return VecFrameStack(make_atari_env(env, setting.num_envs, seed=seed, env_kwargs=plain), 4)
 
 
 def model(setting: Setting, seed: int) -> BaseAlgorithm:
@@ -45,7 +53,8 @@ def model(setting: Setting, seed: int) -> BaseAlgorithm:
     common = {"seed": seed, "device": "cpu"}
     if isinstance(setting, PPO):
         return TheirPPO(
-            "MlpPolicy", env, falling(setting.lr, setting.anneal), n_steps=setting.steps, batch_size=setting.minibatch,
+            "MlpPolicy" if setting.env == ENV else "CnnPolicy", env, falling(setting.lr, setting.anneal),
+            n_steps=setting.steps, batch_size=setting.minibatch,
             n_epochs=setting.epochs, gamma=setting.gamma, gae_lambda=setting.lam,
             clip_range=falling(setting.clip, setting.anneal_clip),
             clip_range_vf=setting.clip if setting.value_clip else None, ent_coef=setting.entropy,

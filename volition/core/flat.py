@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 ALIGN = 16  # floats: each parameter begins on a cache line of its own
+TINY = 1e-30  # keeps what a root is taken of above 0: roots of 0 take several times as long, and √TINY is far below ε
 
 
 class Flat:
@@ -66,7 +67,7 @@ class FlatAdam:
         grad, correction = self.flat.grad, 1 - beta2**self.steps
         self.m.lerp_(grad, 1 - beta1)
         self.v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        root = torch.sqrt(self.v, out=self.scratch).add_(self.eps * correction**0.5)
+        root = torch.add(self.v, TINY, out=self.scratch).sqrt_().add_(self.eps * correction**0.5)
         rate = (self.lr if lr is None else lr) * correction**0.5 / (1 - beta1**self.steps)
         self.flat.data.addcdiv_(self.m, root, value=-rate)
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -34,8 +36,15 @@ class NatureCNN(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """`[…, C, H, W]` → `[…, size]`."""
         image = image.movedim(-1, -3) if self.last else image
-        x = image.reshape(-1, *image.shape[-3:]).to(self.conv[0].weight.dtype) * (1 / 255)  # pyrefly: ignore
-        return self.linear(self.conv(x).flatten(1)).reshape(*image.shape[:-3], self.size)
+        first, kind = self.conv[0], image.device.type
+        assert isinstance(first, nn.Conv2d)
+        low = torch.is_autocast_enabled(kind)
+        # with channels last these convolutions take half as long on a CPU, and bytes are the cheapest to rearrange
+        x = image.reshape(-1, *image.shape[-3:]).contiguous(memory_format=torch.channels_last)
+        x = x.to(torch.get_autocast_dtype(kind) if low else first.weight.dtype)
+        # the weights are divided by 255, not the pixels: there are far fewer of them, and bytes are exact in bfloat16
+        x = F.conv2d(x, first.weight / 255, first.bias, first.stride)
+        return self.linear(self.conv[1:](x).movedim(1, -1).flatten(1)).reshape(*image.shape[:-3], self.size)
 
 
 def image_shape(space: Any) -> tuple[int, int, int] | None:
