@@ -105,3 +105,10 @@ def trim_memory() -> None:
     """
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the machine has instructions for bfloat16 products; elsewhere they would be slower than float32's."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()

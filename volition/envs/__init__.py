@@ -19,3 +19,8 @@ gymnasium.register(
     entry_point="volition.envs.windows:WindowsEnv",
     vector_entry_point="volition.envs.windows:WindowsVectorEnv",
 )
+gymnasium.register(
+    id="volition/Catch-v0",
+    entry_point="volition.envs.catch:CatchEnv",
+    vector_entry_point="volition.envs.catch:CatchVectorEnv",
+)
