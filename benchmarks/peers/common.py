@@ -92,7 +92,7 @@ SETTINGS: dict[str, Setting] = {
         entropy=0.01,
         total=31 * 32_768,
     ),
-    "atari": PPO(env=GAME, clip=0.1, entropy=0.01, total=6 * 1_024),  # Stable-Baselines3's zoo
+    "atari": PPO(env=GAME, clip=0.1, entropy=0.01, total=6 * 1_024),  # Schulman 2017, with 4 epochs
     "a2c": A2C(),  # Stable-Baselines3's defaults, 8 environments as its zoo
     "dqn": DQN(),  # CleanRL's dqn.py, which trains for 500,000 steps
 }
