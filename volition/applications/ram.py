@@ -114,8 +114,8 @@ VARIANTS = {
     "translated60-conv": Config(task="translated-60", model="conv", lr=1e-3, batch=512, updates=6_000),
     # table 2(a): 60×60, translated and cluttered
     "cluttered60": Config(batch=512, updates=100_000),
-    "cluttered60-4": Config(glimpses=4, batch=512, updates=6_000),
-    "cluttered60-6": Config(glimpses=6, batch=512, updates=6_000),
+    "cluttered60-4": Config(glimpses=4, batch=512, updates=100_000),
+    "cluttered60-6": Config(glimpses=6, batch=512, updates=100_000),
     "cluttered60-random": Config(model="random", batch=512, updates=6_000),
     "cluttered60-fc64": Config(model="fc", units=64, lr=1e-3, batch=512, updates=6_000),
     "cluttered60-fc256": Config(model="fc", lr=1e-3, batch=512, updates=6_000),
