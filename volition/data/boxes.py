@@ -12,6 +12,10 @@ from torch import Tensor
 
 from volition.errors import VolitionError
 
+VOC = {  # by name: the image sets to train with and to test on that papers use
+    "voc07": ((("2007", "trainval"),), (("2007", "test"),)),
+    "voc07+12": ((("2007", "trainval"), ("2012", "trainval")), (("2007", "test"),)),
+}
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -142,3 +146,44 @@ def reader(paths: Sequence[Path], size: Sequence[tuple[int, int]]) -> Callable[[
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
     return read
+
+
+def load(
+    source: str = "scenes",
+    folder: Path | None = None,
+    split: str = "train",
+    count: int = 1000,
+    seed: int = 0,
+    validation: int = 0,
+) -> BoxedImages:
+    """The train or test pictures that `source` names; `folder` is the data folder, `count` and `seed` are for scenes.
+
+    "scenes" are generated; "voc07" and "voc07+12" are looked for in `folder`; anything else is a path: of a COCO file,
+    or of a folder with boxes.csv (file, label, x1, y1, x2, y2, perhaps difficult), with boxes.json in COCO's form, or
+    in VOC's form. Such a folder may hold folders train and test, each in one of these forms; else, unless VOC's image
+    sets say it, every fifth picture is for the test. With `validation` the last so many train pictures take the place
+    of the test set, which stays unseen: for tuning.
+    """
+    from volition.data import catalog, own, scenes, voc  # which build on this module
+
+    if split not in ("train", "test"):
+        raise VolitionError(f"pictures are split into train and test; there is no {split!r}")
+    if validation:
+        whole = load(source, folder, "train", count + validation, seed)
+        keep = len(whole) - validation
+        if validation < 0 or keep < 1:
+            raise VolitionError(f"validation = {validation} of {len(whole)} train pictures leaves none to train on")
+        return whole.subset(range(keep) if split == "train" else range(keep, len(whole)))
+    if source == "scenes":
+        return scenes.generate(split, count, seed, folder)
+    if source not in VOC:
+        return own.load(Path(source), split)
+    sets = VOC[source][split == "test"]
+    roots = []
+    for name in (f"voc{year}" for year, _ in sets):
+        if not (found := catalog.find(name, folder)):
+            raise VolitionError(f"{name} is not {f'in {folder}' if folder else 'there'}: volition data says how")
+        roots.append(next(iter(found.values())).parents[3])
+    if len(set(roots)) > 1:
+        raise VolitionError(f"VOC2007 and VOC2012 lie in different folders: put both in {roots[0]}")
+    return voc.load(roots[0], sets)

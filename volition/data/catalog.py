@@ -9,11 +9,11 @@ from volition.errors import VolitionError
 
 @dataclass(frozen=True)
 class File:
-    """One file of a data set, found as `name` or `name.gz`, with the md5 of each."""
+    """One file of a data set, found as `name` or, if that has an md5 too, `name.gz`."""
 
     name: str
     md5: str
-    md5_gz: str
+    md5_gz: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class DataSet:
     used_by: str
     how: str
 
+
+VOC_FOLDERS = ("VOCdevkit", "voc", "voc-annotations", "")  # its archives unpack to VOCdevkit/VOC2007
 
 CATALOG = (
     DataSet(
@@ -59,6 +61,27 @@ CATALOG = (
         how="download the four .gz files of https://ossci-datasets.s3.amazonaws.com/mnist/ (11.6 MB) "
         "into DIR/mnist; a folder that torchvision.datasets.MNIST filled serves as it is",
     ),
+    DataSet(
+        name="voc2007",
+        title="PASCAL VOC 2007, 9,963 photographs with 30,638 boxes of 20 classes (Everingham et al. 2010)",
+        files=(
+            File("VOC2007/ImageSets/Main/trainval.txt", "010edfa22115c8ca972c09aa4902fd39"),
+            File("VOC2007/ImageSets/Main/test.txt", "5b3551c4bf413aefbefcbae42db0275b"),
+        ),
+        folders=VOC_FOLDERS,
+        used_by="tree_rl",
+        how="unpack VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar (0.9 GB) of "
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/ in DIR; "
+        "the annotations alone are enough for all that sees no picture",
+    ),
+    DataSet(
+        name="voc2012",
+        title="PASCAL VOC 2012, 11,540 photographs to train with beside those of 2007",
+        files=(File("VOC2012/ImageSets/Main/trainval.txt", "d19bc52123cf42c618465ecce9640700"),),
+        folders=VOC_FOLDERS,
+        used_by="tree_rl",
+        how="unpack VOCtrainval_11-May-2012.tar (2 GB) of http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ in DIR",
+    ),
 )
 
 
@@ -77,15 +100,16 @@ def find(name: str, folder: Path | None) -> dict[str, Path]:
         found = {}
         for file in wanted.files:
             for path in (here / file.name, here / f"{file.name}.gz"):
-                if path.is_file():
+                if path.is_file() and (file.md5_gz or path.suffix != ".gz"):
                     found[file.name] = path
                     break
         if len(found) == len(wanted.files):
             return found
         if found and part is None:
-            part = here, next(file.name for file in wanted.files if file.name not in found)
+            part = here, next(file for file in wanted.files if file.name not in found)
     if part:
-        raise VolitionError(f"{part[0]} holds only a part of {name}: add {part[1]}(.gz), or remove the rest")
+        lost = f"{part[1].name}(.gz)" if part[1].md5_gz else part[1].name
+        raise VolitionError(f"{part[0]} holds only a part of {name}: add {lost}, or remove the rest")
     return {}
 
 

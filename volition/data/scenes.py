@@ -64,7 +64,11 @@ def generate(split: str = "train", count: int = 1000, seed: int = 0, folder: Pat
     pictures, labels = getattr(found, f"{split}_images"), getattr(found, f"{split}_labels")
     if found.classes != 10:
         raise VolitionError(f"{found.name} has {found.classes} classes; scenes need the ten digits")
-    aspects, labels = _aspects(pictures), labels.tolist()
+    inked = (pictures >= INK).flatten(1).any(1)
+    pictures, labels = pictures[inked], labels[inked].tolist()
+    if not labels:
+        raise VolitionError(f"the {split} images of {found.name} show no ink: scenes need digits, bright on black")
+    aspects = _aspects(pictures)
 
     def plan(index: int) -> tuple[Dice, list[Thing]]:
         word = hashlib.blake2b(f"{seed} {split} {index}".encode(), digest_size=4).digest()

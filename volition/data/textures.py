@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+UNIT = np.arange(256) / 255
+
 
 class Dice:
     """Random numbers of one picture; drawn from the generator in few calls, for single ones are slow."""
@@ -74,14 +76,15 @@ def grating(dice: Dice, width: int, height: int, cell: float) -> Image.Image:
 def bricks(dice: Dice, width: int, height: int, cell: float) -> Image.Image:
     """Bricks of different greys with joints between them: walls, tiles, windows."""
     tall, wide = max(3, round(cell * dice.unit(0.5, 1.2))), max(4, round(cell * dice.unit(1, 2.5)))
-    shift, joint = dice.unit(0, 0.5), max(1, round(cell / dice.unit(8, 20)))
-    y, x = np.arange(height)[:, None], np.arange(width)[None]
-    row = (y + dice.below(tall)) // tall
-    along = x + (row * shift * wide).astype(np.int64)
-    shade = dice.bytes(64, 64)[row % 64, (along // wide) % 64] // 2 + 64
-    shade[((y - y[0]) % tall < joint)[:, 0]] = dice.below(256)
-    shade[along % wide < joint] = shade[0, 0]
-    return Image.fromarray(shade)
+    joint, shift, rows = max(1, round(cell / dice.unit(8, 20))), dice.unit(0, 0.5) * wide, height // tall + 1
+    along = np.arange(width) + (np.arange(rows) * shift).astype(np.int64)[:, None]
+    shade = dice.bytes(rows, 64)[np.arange(rows)[:, None], (along // wide) % 64] // 2 + 64
+    mortar = dice.below(256)
+    shade[along % wide < joint] = mortar
+    wall = np.repeat(shade, tall, axis=0)
+    for i in range(joint):
+        wall[i::tall] = mortar
+    return Image.fromarray(wall[:height])
 
 
 def colours(dice: Dice, base: tuple[float, ...], spread: float) -> list[tuple[float, ...]]:
@@ -92,34 +95,33 @@ def colours(dice: Dice, base: tuple[float, ...], spread: float) -> list[tuple[fl
 
 
 def tint(grey: Image.Image, dark: tuple[float, ...], light: tuple[float, ...]) -> Image.Image:
-    """A grey picture in colours: black becomes `dark`, white `light`; each band of an RGB picture likewise."""
-    ramp = np.linspace(dark, light, 256).T.clip(0, 255).round()
-    bands = Image.merge("RGB", (grey, grey, grey)) if grey.mode == "L" else grey
-    return bands.point(ramp.astype(np.uint8).flatten().tolist())
+    """A grey picture in colours: black becomes `dark`, white `light`."""
+    ramp = np.array(dark)[:, None] + np.outer(np.subtract(light, dark), UNIT)
+    coloured = grey.copy()
+    coloured.putpalette(ramp.clip(0, 255).round().astype(np.uint8).T.tobytes())
+    return coloured.convert("RGB")
 
 
 @cache
-def photographs() -> tuple[Image.Image, ...]:
-    """The two photographs, a temple and a flower, that come with scikit-learn."""
+def photographs() -> tuple[tuple[Image.Image, ...], ...]:
+    """The bands of the two photographs, a temple and a flower, that come with scikit-learn."""
     from sklearn.datasets import load_sample_images
 
     found: Any = load_sample_images()
-    return tuple(Image.fromarray(picture) for picture in found.images)
+    return tuple(Image.fromarray(picture).split() for picture in found.images)
 
 
 def photograph(dice: Dice, width: int, height: int) -> Image.Image:
     """A piece of a photograph, perhaps mirrored, with its colours in another order and a new contrast."""
-    picture = photographs()[dice.below(2)]
-    part = dice.unit(0.25, 1.0)
-    scale = part * min(picture.width / width, picture.height / height)
-    left, top = dice.unit(0, picture.width - scale * width), dice.unit(0, picture.height - scale * height)
+    bands = photographs()[dice.below(2)]
+    scale = dice.unit(0.25, 1.0) * min(bands[0].width / width, bands[0].height / height)
+    left, top = dice.unit(0, bands[0].width - scale * width), dice.unit(0, bands[0].height - scale * height)
     box = (left, top, left + scale * width, top + scale * height)
-    piece = picture.resize((width, height), Image.Resampling.BILINEAR, box)
-    if dice.chance(0.5):
-        piece = piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    bands, first = piece.split(), dice.below(3)
-    low = dice.unit(0, 60)
-    return tint(Image.merge("RGB", [bands[(first + i) % 3] for i in range(3)]), (low,) * 3, (dice.unit(150, 255),) * 3)
+    pieces = [band.resize((width, height), Image.Resampling.BILINEAR, box) for band in bands]
+    first, low, high = dice.below(3), dice.unit(0, 60), dice.unit(150, 255)
+    table = (low + (high - low) * UNIT).round().astype(int).tolist()
+    picture = Image.merge("RGB", [pieces[(first + i) % 3].point(table) for i in range(3)])
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if dice.chance(0.5) else picture
 
 
 def surface(dice: Dice, width: int, height: int) -> Image.Image:
