@@ -19,6 +19,21 @@ from volition.errors import VolitionError
 Obs = dict[str, Any]  # of tensors or of arrays
 # canvas size (0: the image as it is) and clutter pieces of each task (Mnih et al. 2014, section 4.1)
 TASKS = {"centred": (0, 0), "translated-60": (60, 0), "cluttered-60": (60, 4), "cluttered-100": (100, 8)}
+PAIRS = {"pairs-100": (100, 0), "addition-100": (100, 0)}  # the same with two digits (Ba et al. 2015, 4.1 and 4.2)
+TASKS |= PAIRS
+
+
+def named(task: str, labels: Tensor) -> Tensor:
+    """What is to be answered where digits `[…]`, or in tasks of two digits `[…, 2]`, are shown.
+
+    A pair is named without its order, by a + b·(b + 1)/2 with a ≤ b: 55 names for ten digits; in addition by a + b.
+    """
+    if task == "addition-100":
+        return labels.sum(-1)
+    if task == "pairs-100":
+        low, high = labels.amin(-1), labels.amax(-1)
+        return low + high * (high + 1) // 2
+    return labels
 
 
 class GlimpseVectorEnv(gym.vector.VectorEnv):
@@ -63,12 +78,15 @@ class GlimpseVectorEnv(gym.vector.VectorEnv):
         pixels, labels = getattr(images, f"{split}_images"), getattr(images, f"{split}_labels")
         self.num_envs, self.glimpses, self.tensors = num_envs, glimpses, tensors
         self.images, self.device = images, torch.device(device)
-        self.canvas, self.labels = Canvas(pixels.to(device), *TASKS[task]), labels.to(device)
+        digits = 2 if task in PAIRS else 1
+        self.canvas = Canvas(pixels.to(device), *TASKS[task], digits=digits)
+        self.labels, self.task = labels.to(device), task
         self.sensor = GlimpseSensor(self.canvas.height, self.canvas.width, size, scales)
-        shape, classes = (scales * size * size,), images.classes
+        largest = torch.tensor(images.classes - 1).expand(digits).squeeze()  # the answer with the largest name
+        shape, self.classes = (scales * size * size,), int(named(task, largest)) + 1
         box = gym.spaces.Box(-1.0, 1.0, (2,))
         self.single_observation_space = gym.spaces.Dict(glimpse=gym.spaces.Box(0.0, 1.0, shape), location=box)
-        self.single_action_space = gym.spaces.Dict(location=box, label=gym.spaces.Discrete(classes))
+        self.single_action_space = gym.spaces.Dict(location=box, label=gym.spaces.Discrete(self.classes))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.generator = torch.Generator(self.device)
@@ -88,6 +106,12 @@ class GlimpseVectorEnv(gym.vector.VectorEnv):
         else:
             self._draw()
         return self._out(self.obs), self._out({"label": self.label})
+
+    def first(self, location: Any) -> Obs:
+        """Take the first glimpse of the images in view at `location` `[B, 2]`, by choice and not at random."""
+        self.taken = 0
+        self._look(torch.as_tensor(location, device=self.device).float().clamp(-1.0, 1.0))
+        return self._out(self.obs)
 
     def step(self, actions: Obs) -> tuple[Obs, Any, Any, Any, dict[str, Any]]:
         """Look at the next location or, after the last glimpse, take the label for the answer."""
@@ -125,8 +149,9 @@ class GlimpseVectorEnv(gym.vector.VectorEnv):
     def _draw(self) -> None:
         self._given = None
         self._start = self.generator.get_state()
-        index = torch.randint(len(self.labels), (self.num_envs,), generator=self.generator, device=self.device)
-        self._begin(self.canvas.draw(index, self.generator), self.labels[index])
+        shape = (self.num_envs,) if self.canvas.digits == 1 else (self.num_envs, self.canvas.digits)
+        index = torch.randint(len(self.labels), shape, generator=self.generator, device=self.device)
+        self._begin(self.canvas.draw(index, self.generator), named(self.task, self.labels[index]))
 
     def _begin(self, pictures: Tensor, label: Tensor) -> None:
         self.pictures, self.label, self.taken = pictures, label, 0
@@ -157,7 +182,7 @@ class GlimpseEnv(gym.Env):
         values = self.vector.sensor.scales * self.vector.sensor.size**2
         low = np.concatenate([np.zeros(values), [-1, -1, 0]]).astype(np.float32)
         self.observation_space = gym.spaces.Box(low, np.ones(values + 3, np.float32))
-        self.action_space = gym.spaces.Box(-1.0, 1.0, (2 + self.vector.images.classes,))
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (2 + self.vector.classes,))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Begin an episode with a new image."""
