@@ -1,6 +1,7 @@
 """Boxes in COCO's JSON: images, annotations with bbox = x, y, width, height, and categories."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,16 @@ def load(path: Path, pictures: Path | None = None, name: str = "") -> BoxedImage
     objects: list[list[Box]] = [[] for _ in ids]
     for row in entries["annotations"] or []:
         where = f"{path}: annotation {row.get('id')}"
-        image, category, box = place.get(row.get("image_id")), label.get(row.get("category_id")), row.get("bbox")
+        image, category = place.get(_get(path, row, "image_id", int)), label.get(_get(path, row, "category_id", int))
+        box = row.get("bbox")
         if image is None or category is None:
             lost = "image_id" if image is None else "category_id"
             raise VolitionError(f"{where} has the {lost} {row.get(lost)}, which {path.name} does not hold: mend it")
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
+        if (
+            not isinstance(box, list)
+            or len(box) != 4
+            or not all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+        ):
             raise VolitionError(f"{where}: bbox should be four numbers, x, y, width and height, and is {box}")
         x, y, wide, tall = box
         if wide > 0 and tall > 0:

@@ -2,8 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,12 @@ from torch import Tensor
 
 from volition.data import images
 from volition.data.boxes import Box, BoxedImages, pack
+from volition.data.shapes import SHAPES, outline
 from volition.data.textures import Dice, blob, colours, noise, stroke, surface, tint
 from volition.errors import VolitionError
 
 WIDTH, HEIGHT = 500, 375  # VOC's commonest size
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SHAPES = ("disc", "ring", "triangle", "cross", "star")
 CLASSES = DIGITS + SHAPES
 SMALLEST = 6  # pixels: below this neither a digit nor a shape can be told
 
@@ -56,7 +55,7 @@ def generate(split: str = "train", count: int = 1000, seed: int = 0, folder: Pat
     """`count` pictures of 500×375; picture i depends on (seed, split, i) only.
 
     The digits are MNIST's where `folder` holds them, else the built-in ones; the splits use different digits. Boxes
-    are made now, pixels at each call of `pixels`. Difficult are objects that are faint, tiny or mostly covered.
+    are made now, pixels at each call of `pixels`. Difficult are objects that are faint, tiny or much covered.
     """
     if split not in ("train", "test") or count < 1:
         raise VolitionError(f"scenes come as train or test, and at least one of them: {split}, {count}")
@@ -115,8 +114,7 @@ def layout(dice: Dice, aspects: list[float], labels: list[int]) -> list[Thing]:
     for i, thing in enumerate(things):
         hidden = sum(_covered(thing.box, *t.box[:2], t.box.x2 - t.box.x1, t.box.y2 - t.box.y1) for t in things[i + 1 :])
         if hidden > 0.4:
-            box = thing.box._replace(difficult=True)
-            things[i] = Thing(box, thing.source, thing.side, thing.part, thing.faint)
+            things[i] = replace(thing, box=thing.box._replace(difficult=True))
     return things
 
 
@@ -194,7 +192,7 @@ def _mask(thing: Thing, pictures: Tensor) -> Image.Image:
     fine = 4 if max(size) < 100 else 2  # drawn larger and shrunk, so that edges are smooth
     large = size[0] * fine, size[1] * fine
     mask = Image.new("L", large)
-    outer, inner = _outline(thing)
+    outer, inner = outline(CLASSES[thing.box.label], thing.source, thing.side, thing.part)
     for fill, points in ((255, outer), (0, inner)):
         if len(points):
             ImageDraw.Draw(mask).polygon((points * (np.array(large) - 1)).flatten().tolist(), fill=fill)
@@ -220,54 +218,3 @@ def _in_view(digit: np.ndarray, thing: Thing) -> tuple[int, int, int, int]:
 def _extent(dark: np.ndarray) -> tuple[int, int, int, int]:
     columns, rows = np.flatnonzero(dark.any(0)), np.flatnonzero(dark.any(1))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-@cache
-def _unit_shape(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of a shape and of the hole in it, around (0, 0)."""
-
-    def turn(corners: int, *radii: float) -> np.ndarray:
-        angle = np.arange(corners) * 2 * math.pi / corners
-        radius = np.resize(radii, corners)
-        return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], 1)
-
-    none, arm = np.zeros((0, 2)), 0.33
-    if name == "cross":
-        quarter = np.array([(-arm, -1), (arm, -1), (arm, -arm)])
-        return np.concatenate([quarter @ _rotation(k / 4) for k in range(4)]), none
-    return {
-        "disc": (turn(48, 1), none),
-        "ring": (turn(48, 1), turn(48, 0.55)),
-        "triangle": (turn(3, 1), none),
-        "star": (turn(10, 1, 0.42), none),
-    }[name]
-
-
-def _rotation(turns: float) -> np.ndarray:
-    c, s = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
-    return np.array([[c, s], [-s, c]])
-
-
-def _outline(thing: Thing) -> tuple[np.ndarray, np.ndarray]:
-    """Corners `[n, 2]` of a shape and its hole: turned, cut by the border, stretched so that it fills 0 … 1."""
-    outer, inner = (p @ _rotation(thing.source) for p in _unit_shape(CLASSES[thing.box.label]))
-    low, high = outer.min(0), outer.max(0)
-    if thing.side >= 0:
-        axis, lower = thing.side % 2, thing.side < 2  # the lower half of the axis is cut off, or the upper
-        span = high[axis] - low[axis]
-        edge = high[axis] - thing.part * span if lower else low[axis] + thing.part * span
-        outer, inner = (_cut(p, axis, edge, lower) for p in (outer, inner))
-        low, high = outer.min(0), outer.max(0)
-    return (outer - low) / (high - low), (inner - low) / (high - low)
-
-
-def _cut(points: np.ndarray, axis: int, edge: float, lower: bool) -> np.ndarray:
-    """A polygon without what lies below (or above) `edge` (Sutherland and Hodgman 1974, one side)."""
-    kept = []
-    for a, b in zip(points, np.roll(points, -1, 0), strict=True):
-        inside = [(p[axis] >= edge) == lower for p in (a, b)]
-        if inside[0]:
-            kept.append(a)
-        if inside[0] != inside[1]:
-            kept.append(a + (b - a) * (edge - a[axis]) / (b[axis] - a[axis]))
-    return np.array(kept) if kept else np.zeros((0, 2))

@@ -93,9 +93,18 @@ def write(images: BoxedImages, folder: Path, part: str = "train") -> None:
     """
     if not re.fullmatch(r"\w+", part):
         raise VolitionError(f"the image set {part!r} should be a word, as train or test are")
-    for place in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (folder / place).mkdir(parents=True, exist_ok=True)
     names = [image.replace("/", "_") for image in images.ids]
+    if len(set(names)) < len(names):
+        raise VolitionError(f"{images.name}: two pictures have the same name, so one would take the other's place")
+    try:
+        _write(images, names, folder, part)
+    except OSError as error:
+        raise VolitionError(f"cannot write {error.filename or folder} ({error.strerror}): mend it") from None
+
+
+def _write(images: BoxedImages, names: list[str], folder: Path, part: str) -> None:
+    for place in ("Annotations", "ImageSets/Main", "JPEGImages")[: 3 if images.images else 2]:
+        (folder / place).mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(names):
         tree = ElementTree.ElementTree(_annotation(images, i, f"{name}.jpg"))
         ElementTree.indent(tree)
