@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from volition import __version__, zoo
 from volition.cli import COMMANDS, main
-from volition.data import catalog
+from volition.data import boxes, catalog
 from volition.errors import VolitionError
 from volition.run import Run
 
@@ -59,6 +59,10 @@ def said(capsys: pytest.CaptureFixture[str], words: str, status: int = 0) -> str
         (
             "export nowhere out",
             "nowhere is not a run folder (it has no config.json); volition train makes one",
+        ),
+        (
+            "data --scenes out --count 0",
+            "--count 0: write at least one scene",
         ),
         (
             "data --data nowhere",
@@ -304,6 +308,11 @@ def test_the_data_of_a_run_must_stay(toy: Path, capsys: pytest.CaptureFixture[st
     ):
         catalog.find("mnist", Run.open("runs/toy-tiny-0").data)
     said(capsys, "export runs/toy-tiny-0 out")  # needs none
+
+
+def test_scenes_are_written_as_a_folder_that_is_read_again(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "2 scenes to train on" in said(capsys, "data --scenes out --count 2")
+    assert [len(boxes.load("out", split=split)) for split in ("train", "test")] == [2, 2]
 
 
 def test_data_says_what_is_there(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,8 +72,19 @@ def table(words: list[str]) -> None:
     print(zoo.markdown(rows)) if args.markdown else print_table(zoo.COLUMNS, rows)
 
 
+def write_scenes(out: Path, count: int, folder: Path | None) -> None:
+    """Generated pictures with boxes, as files to look at or to begin one's own set from."""
+    from volition.data import scenes, voc
+
+    if count < 1:
+        raise VolitionError(f"--count {count}: write at least one scene")
+    for split in ("train", "test"):
+        voc.write(scenes.generate(split, count, folder=folder), out, split)
+    print(f"{count} scenes to train on and {count} to test on, with boxes, in {out}")
+
+
 def data(words: list[str]) -> None:
-    """Show the catalog of real data."""
+    """Show the catalog of real data, or write built-in scenes."""
     from volition.data import catalog
     from volition.folder import data_folder
 
@@ -84,8 +95,13 @@ def data(words: list[str]) -> None:
         "volition data --data ~/data",
     )
     parser.add_argument("--data", metavar="DIR", help="folder to look in (default: $VOLITION_DATA)")
+    parser.add_argument("--scenes", metavar="OUT", type=Path, help="write the built-in scenes there as a VOC folder")
+    parser.add_argument("--count", metavar="N", type=int, default=100, help="scenes to train on and as many to test on")
     args = parser.parse_args(words)
     folder = data_folder(args.data)
+    if args.scenes is not None:
+        write_scenes(args.scenes, args.count, folder)
+        return
     print(f"looking in: {folder or 'nowhere (give --data DIR or set VOLITION_DATA)'}")
     for entry in catalog.CATALOG:
         print(f"\n{entry.name}  {entry.title}\n  used by:    {entry.used_by}")
