@@ -1,6 +1,7 @@
 """Networks that look at windows of an image: features once per image, pooled for any number of windows in one call."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -85,27 +86,54 @@ def _blocks(many: Tensor, level: Tensor) -> Tensor:
 
 
 class SmallBackbone(nn.Module):
-    """Six convolutions, a cell for every 8 × 8 pixels: images `[N, 3, H, W]` of bytes → `[N, channels, ⌈H/8⌉, ⌈W/8⌉]`.
+    """A feature pyramid: images `[N, 3, H, W]` of bytes → `[N, channels, ⌈H/8⌉, ⌈W/8⌉]`, each seeing far around.
 
-    Batch normalisation and ReLU after each convolution. Meant for images shrunk to half of what VGG-16 is given.
+    Blocks of 4 × 4 pixels become cells, then residual stages at 4, 8, 16 and 32 pixels per cell; on the way back each
+    coarser map is added to the next finer one (Lin 2017). `width` is the unit of the stages' channels. Meant for
+    images shrunk to half of what VGG-16 is given.
     """
 
     stride = 8
 
-    def __init__(self, channels: int = 64, width: int = 32) -> None:
+    def __init__(self, channels: int = 64, width: int = 16) -> None:
         super().__init__()
-        plan = [(3, width, 5, 2), (width, 2 * width, 3, 2), (2 * width, 2 * width, 3, 1)]
-        plan += [(2 * width, 3 * width, 3, 2), (3 * width, 3 * width, 3, 1), (3 * width, channels, 3, 1)]
-        layers: list[nn.Module] = []
-        for inputs, outputs, kernel, stride in plan:
-            conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-            layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
-        self.layers, self.channels = nn.Sequential(*layers), channels
+        self.stem = nn.Sequential(_convolution(48, 2 * width), Residual(2 * width))
+        wide = [2 * width, 4 * width, 8 * width, 8 * width]
+        self.stages = nn.ModuleList(nn.Sequential(_convolution(i, o, stride=2), Residual(o)) for i, o in pairwise(wide))
+        self.stages[-1].append(Residual(wide[-1]))
+        self.across = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in wide[1:])
+        self.out, self.channels = _convolution(channels, channels), channels
 
     def forward(self, image: Tensor) -> Tensor:
         """Bytes `[N, 3, H, W]` → features."""
-        x = image.to(memory_format=torch.channels_last, dtype=torch.float32)
-        return self.layers(x * (1 / 128) - 1)
+        image = F.pad(image, (0, -image.shape[3] % 4, 0, -image.shape[2] % 4), value=128)
+        x = F.pixel_unshuffle(image, 4).to(memory_format=torch.channels_last, dtype=torch.float32)
+        x = self.stem(x * (1 / 128) - 1)
+        found = [x := stage(x) for stage in self.stages]
+        up = self.across[-1](found[-1])
+        for stage, across in zip(found[-2::-1], self.across[-2::-1], strict=True):
+            up = across(stage) + F.interpolate(up, size=stage.shape[-2:])
+        return self.out(up)
+
+
+class Residual(nn.Module):
+    """ReLU(x + two convolutions of x), which begins as ReLU(x) (He 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _convolution(channels, channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, h, w]` → the same shape."""
+        return F.relu(x + self.norm(self.second(self.first(x))))
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class RegionHead(nn.Module):

@@ -1,0 +1,169 @@
+"""What Tree-RL's agent sees: networks that learn from boxes, and their features of a set of images, computed once."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from volition.core.detection import encode
+from volition.core.windows import ACTIONS, area, iou, moves, whole
+from volition.data.boxes import BoxedImages
+from volition.nets.regions import Detector, RegionHead, SmallBackbone, range_maxima, roi_max_pool
+from volition.nets.vgg import VGGBackbone
+
+OVERLAP = 0.5  # IoU from which a window is taken for the object in it (Girshick 2015, section 2.3)
+SPREAD = (0.1, 0.1, 0.2, 0.2)  # by which Fast R-CNN's code divides the deltas of a box
+CHUNK = 16  # images through the backbone at once
+
+
+class Sight(nn.Module):
+    """Images → maps (`backbone`), pooled windows → features (`head`), features → classes and boxes (`detector`).
+
+    `cell` says of every cell of a map what it lies in, 1 + classes scores, and how far that reaches to four sides: it
+    is what the backbone learns by, and is not used afterwards.
+    """
+
+    def __init__(self, backbone: SmallBackbone | VGGBackbone, head: RegionHead, classes: int) -> None:
+        super().__init__()
+        self.backbone, self.head, self.detector = backbone, head, Detector(head.units, classes)
+        self.cell = nn.Conv2d(backbone.channels, 1 + classes + 4, 1)
+        nn.init.normal_(self.cell.weight, std=0.01)
+
+    def cell_loss(self, pixels: Tensor, boxes: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The smallest object around each cell's centre, if any: cross-entropy of its class, −ln IoU of its box.
+
+        Of pictures `[N, 3, H, W]` with objects `[N, M, 4]`, label −1 being none (Tian 2019, section 3.1).
+        """
+        found = self.cell(self.backbone(pixels)).permute(0, 2, 3, 1).float()
+        stride = self.backbone.stride
+        y, x = (stride * (torch.arange(n, device=boxes.device) + 0.5) for n in found.shape[1:3])
+        here = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None, :, :, None]  # [1, h, w, 1, 2]
+        box = boxes[:, None, None]
+        reach = torch.cat([here - box[..., :2], box[..., 2:] - here], -1)  # left, top, right, bottom [N, h, w, M, 4]
+        inside = (reach > 0).all(-1) & (label >= 0)[:, None, None]
+        least, which = area(box).expand(inside.shape).masked_fill(~inside, torch.inf).min(-1)
+        there = least.isfinite()
+        true = torch.where(there, label[:, None, None].expand(inside.shape).gather(3, which[..., None])[..., 0] + 1, 0)
+        reach = reach.gather(3, which[..., None, None].expand(-1, -1, -1, 1, 4))[:, :, :, 0][there]
+        guess = found[..., -4:][there].clamp(-5, 5).exp() * 5 * stride
+        losses = {"cell_class": F.cross_entropy(found[..., :-4].flatten(0, 2), true.flatten())}
+        overlap = iou(_around(guess)[:, None], _around(reach)[:, None]).flatten()
+        return losses | {"cell_box": -overlap.clamp(min=1e-4).log().mean()}
+
+    def window_loss(self, pooled: Tensor, window: Tensor, boxes: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """Fast R-CNN's two losses on windows `[N, R, 4]`, pooled `[N·R, …]`, of images with objects `[N, M, 4]`.
+
+        Cross-entropy of the class, 0 where no object reaches IoU ½, and smooth L1 of the true class's deltas
+        (Girshick 2015, eq. 1-3).
+        """
+        overlap, which = iou(window, boxes).max(-1)  # [N, R]
+        true = torch.where(overlap >= OVERLAP, label.gather(1, which) + 1, 0).flatten()
+        score, delta = self.detector(self.head(pooled))
+        hit = true.nonzero().squeeze(-1)
+        box = boxes.gather(1, which[..., None].expand(-1, -1, 4)).flatten(0, 1)[hit]
+        wanted = encode(window.flatten(0, 1)[hit], box) / torch.tensor(SPREAD, device=box.device)
+        off = F.smooth_l1_loss(delta[hit, true[hit] - 1].float(), wanted, reduction="sum") / len(true)
+        return {"window_class": F.cross_entropy(score.float(), true), "window_box": off}
+
+
+def _around(reach: Tensor) -> Tensor:
+    """The box that reaches left, top, right and bottom of the origin by `[…, 4]`."""
+    return torch.cat([-reach[..., :2], reach[..., 2:]], -1)
+
+
+class Canvas:
+    """Pictures of many sizes as batches of one size: larger ones shrunk to `side`, then padded with grey.
+
+    Each picture is read, or made, once and kept.
+    """
+
+    def __init__(self, images: BoxedImages, side: int) -> None:
+        self.images = images
+        shrink = (side / images.size.amax(1, keepdim=True)).clamp(max=1.0)
+        self.size = (images.size * shrink).round().long().clamp(min=1)
+        self.scale = (self.size / images.size).repeat(1, 2)  # of boxes [N, 4]
+        self.width, self.height = self.size.amax(0).tolist()
+        self._kept = torch.empty(len(images), 3, self.height, self.width, dtype=torch.uint8)
+        self._known = [False] * len(images)
+
+    def draw(self, index: Tensor) -> Tensor:
+        """Pictures `index` `[B]` -> `[B, 3, H, W]` of bytes."""
+        for i in index.tolist():
+            if not self._known[i]:
+                self._keep(i, self.images.pixels(i))
+        return self._kept[index]
+
+    def _keep(self, i: int, pixels: Tensor) -> None:
+        width, height = self.size[i].tolist()
+        if pixels.shape[1:] != (height, width):
+            pixels = F.interpolate(pixels[None].float(), (height, width), mode="area")[0].round().to(torch.uint8)
+        self._kept[i].fill_(128)
+        self._kept[i, :, :height, :width] = pixels
+        self._known[i] = True
+
+
+class Maps:
+    """The backbone's maps of all pictures of a canvas, once; in bfloat16 where `bf16`."""
+
+    def __init__(self, sight: Sight, canvas: Canvas, device: torch.device, bf16: bool) -> None:
+        self.bf16, self.images = bf16, canvas.images
+        self.size, self.scale = canvas.images.size.to(device), canvas.scale.to(device)
+        self.stride, self.bins = sight.backbone.stride, sight.head.size
+        dtype, parts = torch.bfloat16 if bf16 else torch.float32, []
+        sight.backbone.eval()
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            for index in torch.arange(len(canvas.images)).split(CHUNK):
+                parts.append(range_maxima(sight.backbone(canvas.draw(index).to(device)).to(dtype)))
+        self.maxima = torch.cat(parts, 2)
+
+    def pool(self, image: Tensor, window: Tensor) -> Tensor:
+        """RoI max-pooling of windows `[K, 4]`, in the images' own pixels, of images `[K]`, `[K, 7, 7, C]`."""
+        return roi_max_pool(self.maxima, image, window * self.scale[image], self.stride, self.bins)
+
+
+class Seen:
+    """The features of images, as they are from now on: `look` costs a pooling and one matrix product.
+
+    `whole` `[N, units]` is the feature of each image as one window.
+    """
+
+    def __init__(self, sight: Sight, maps: Maps) -> None:
+        self.maps, self.size, self.bf16 = maps, maps.size, maps.bf16
+        self.head = copy.deepcopy(sight.head).to(maps.maxima.dtype).requires_grad_(False)
+        every = torch.arange(len(self.size), device=self.size.device)
+        self.whole = torch.cat([self.look(i, whole(self.size[i])) for i in every.split(256)]).float()
+
+    @torch.no_grad()
+    def look(self, image: Tensor, window: Tensor) -> Tensor:
+        """Features `[K, units]` of windows `[K, 4]` of images `[K]`."""
+        return self.head(self.maps.pool(image, window))
+
+
+def lesson_windows(boxes: Tensor, count: Tensor, size: Tensor, each: int, generator: torch.Generator) -> Tensor:
+    """Windows to learn classes from, `each` per image `[B, each, 4]`: half near objects, half as an agent meets them.
+
+    Near: an object `[B, M, 4]` with its centre and sides changed at random. Met: up to 6 random moves from the whole
+    image.
+    """
+    batch, near = len(boxes), each // 2
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=boxes.device)
+
+    share = torch.rand(batch, near, generator=generator, device=boxes.device)
+    pick = (share * count[:, None]).long()
+    box = boxes.gather(1, pick[..., None].expand(-1, -1, 4))
+    side = box[..., 2:] - box[..., :2]
+    centre = (box[..., 2:] + box[..., :2]) / 2 + 0.2 * side * noise(batch, near, 2)
+    side = side * (0.3 * noise(batch, near, 2)).exp()
+    limit = size[:, None].float()
+    low = torch.minimum((centre - side / 2).clamp(min=0), limit - 8)
+    high = torch.maximum(torch.minimum(centre + side / 2, limit), low + 8)
+    met = whole(size)[:, None].expand(-1, each - near, -1)
+    for _ in range(6):
+        steps = torch.randint(len(ACTIONS) + 5, met.shape[:2], generator=generator, device=boxes.device)
+        after = moves(met, size[:, None])
+        after = torch.cat([after, met[..., None, :].expand(-1, -1, 5, -1)], -2)  # or it stays where it is
+        met = after.gather(2, steps[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
+    return torch.cat([torch.cat([low, high], -1).round(), met], 1)

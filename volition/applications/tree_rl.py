@@ -1,0 +1,388 @@
+"""Tree-RL: an agent that scales and moves a window over an image finds its objects, two children per window.
+
+Jie, Liang, Feng, Jin, Lu and Yan (2016), "Tree-structured reinforcement learning for sequential object localization".
+
+state    the features of the window and of the whole image, and the last 50 actions
+action   one of 13: five scale the window to a part of it, eight translate or deform it
+reward   5 for the first window of an episode with IoU > ½ with an object, else 1 if IoU with any object rose, else −1
+training Q-learning; the exploiting action is the best scaling or the best other one, by the toss of a coin.
+         At test time every window spawns both, so that L levels are a tree of 2^L − 1 windows
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from volition.applications._tree_agent import TreeAgent, pack, unpack
+from volition.applications._tree_picture import draw_tree
+from volition.applications._tree_rows import COUNTS, flip, floors, path, recall, search
+from volition.applications._tree_sight import Canvas, Maps, Seen, Sight, lesson_windows
+from volition.core.flat import Flat, FlatAdam
+from volition.core.losses import squared
+from volition.core.replay import Replay
+from volition.core.schedules import linear
+from volition.core.windows import ACTIONS, SCALING, best_of_each, moves, remember, tree, whole
+from volition.data import boxes as box_data
+from volition.data.boxes import BoxedImages
+from volition.envs.windows import WindowsVectorEnv
+from volition.errors import VolitionError
+from volition.nets.regions import RegionHead, RegionQ, SmallBackbone
+from volition.nets.vgg import load_vgg16
+from volition.run import Run
+
+TEST_SEED = 0  # every evaluation has the same coins
+
+
+@dataclass(frozen=True)
+class Config:
+    images: str = "scenes"
+    """"scenes" are generated; "voc07" and "voc07+12" are looked for in --data; or the path of your own pictures."""
+    train_images: int = 2_000
+    """Images to train on; of others than scenes 0 takes all."""
+    test_images: int = 500
+    """Images to test on; of others than scenes 0 takes all."""
+    weights: str = ""
+    """File of VGG-16's weights; without one a small backbone learns from the training images' boxes first."""
+    side: int = 250
+    """Pixels to which an image's longer side is shrunk for the backbone; 500 for VGG-16."""
+    channels: int = 64
+    """Channels of the small backbone's maps; its inner layers go with them."""
+    units: int = 256
+    """Features of a window; VGG-16's fc6 has 4096."""
+    lessons: int = 3_000
+    """Updates of the small backbone, before all else."""
+    lesson_images: int = 8
+    """Images in each of them."""
+    lesson_lr: float = 1.5e-3
+    """Learning rate of the backbone and of the head, annealed linearly to 0."""
+    head_lessons: int = 600
+    """Updates of the window's features and Fast R-CNN's two answers, on the maps of the backbone as it is then."""
+    head_windows: int = 32
+    """Windows of each of 32 images in those updates."""
+    updates: int = 6_000
+    """Updates of Q."""
+    num_envs: int = 64
+    """Images that the agent searches side by side while it trains."""
+    steps: int = 8
+    """Actions in an episode; 50 in the paper, though its trees are 10 levels deep at most."""
+    ends: bool = True
+    """The last action's value is its reward alone; in the paper an episode is cut off, and Q looks beyond."""
+    learns: Literal["taken", "all"] = "all"
+    """From the action that was taken, or from all 13: what each pays and leads to is known while one trains."""
+    backup: Literal["max", "both"] = "both"
+    """Value of a window: that of its best action, or the mean of the two that make its children."""
+    capacity: int = 200_000
+    """Transitions that the replay remembers."""
+    batch: int = 128
+    """Transitions in an update."""
+    learning_starts: int = 2_000
+    """Transitions before the first update of Q."""
+    gamma: float = 0.9
+    """Discount γ (section 3.2)."""
+    lr: float = 1e-3
+    """Learning rate of Q, annealed linearly to 0."""
+    tau: float = 0.01
+    """Share of Q in the target network after each update, the rest being what it was."""
+    epsilon: float = 1.0
+    """Probability ε of an action at random, at the start (section 3.2)."""
+    epsilon_end: float = 0.1
+    """ε after the first 40 % of the updates, 10 of 25 epochs (section 3.2)."""
+    guided: float = 0.0
+    """Share of the actions at random that are drawn among those that pay more than −1 (Caicedo 2015, section 4)."""
+    hidden: tuple[int, ...] = (512, 512)
+    """Units of Q's hidden layers; 4096, 1024, 1024, 1024 in the paper."""
+    place: bool = True
+    """The state holds the window's corners too; in the paper the history alone tells them."""
+    context: float = 2.0
+    """The state holds the features of a window so many times as wide and high too; 0 for none, as in the paper."""
+    levels: int = 6
+    """Levels of the tree that is drawn."""
+    bf16: bool = True
+    """Features and products in bfloat16 where the machine can."""
+    validation: int = 0
+    """Train images to keep aside and evaluate on instead of the test set: tune with this, never without."""
+
+    def __post_init__(self) -> None:
+        least = {"train_images": 0, "test_images": 0, "side": 32, "units": 1, "lessons": 0, "lesson_images": 2}
+        least |= {
+            "channels": 4,
+            "head_lessons": 0,
+            "head_windows": 2,
+            "updates": 1,
+            "num_envs": 1,
+            "steps": 1,
+            "capacity": 1,
+            "batch": 1,
+            "levels": 2,
+        }
+        least |= {"learning_starts": 0, "validation": 0, "lr": 0, "lesson_lr": 0, "context": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise VolitionError(f"{name} is {getattr(self, name)}; it must be {bound} or more")
+        for name in ("gamma", "tau", "epsilon", "epsilon_end", "guided"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise VolitionError(f"{name} is {getattr(self, name)}; it must lie in 0 … 1")
+        if not self.hidden or min(self.hidden) < 1:
+            raise VolitionError(f"hidden {self.hidden} must hold at least one number, all above 0")
+
+
+VARIANTS = {
+    "tiny": Config(
+        train_images=6, test_images=4, side=64, channels=4, units=8, lessons=6, lesson_images=2, head_lessons=4,
+        head_windows=2, updates=20, num_envs=4, steps=3, capacity=60, batch=4, learning_starts=8, hidden=(16,),
+        levels=4, bf16=False,
+    ),
+    "laptop": Config(),
+    # section 3 and figure 3; 16.5k images · 25 epochs · 50 steps are 20 M actions, and an update of 64 for each of 4
+    "voc": Config(
+        images="voc07+12", train_images=0, test_images=0, weights="vgg16.safetensors", side=500, units=4096,
+        updates=5_000_000, num_envs=4, steps=50, ends=False, learns="taken", backup="max", capacity=800_000, batch=64,
+        learning_starts=10_000, lr=1e-4, tau=1e-3, hidden=(4096, 1024, 1024, 1024), place=False, context=0.0,
+    ),
+}  # fmt: skip
+PAPER = {
+    "metric": "recall_63",
+    "unit": "% of objects",
+    "better": "higher",
+    "baselines": ("random_63", "greedy_oracle_63", "path_63"),
+    "data": "VOC2007",
+    "source": "Jie 2016, table 2",
+    "rows": {"voc": 74.8},
+}
+
+
+def backup(config: Config, q: Tensor) -> Tensor:
+    """Value of a state of which Q is `[…, 13]`: of its best action, or of a fair coin between the best of each kind."""
+    if config.backup == "max":
+        return q.amax(-1)
+    return (q[..., :SCALING].amax(-1) + q[..., SCALING:].amax(-1)) / 2
+
+
+def train(config: Config, run: Run | None = None) -> TreeAgent:
+    """The small backbone's lessons, if there is one to teach; then features once per image; then Q-learning."""
+    run = run or Run()
+    images = load_images(config, run, "train")
+    run.dataset = images.name
+    agent = make_agent(config, len(images.classes)).to(run.device)
+    target = copy.deepcopy(agent.q).requires_grad_(False)
+    flat, still = Flat(agent.q), Flat(target)
+    optimizer = FlatAdam(flat, config.lr)
+    sight, lessons, heads = agent.sight, config.lessons, config.lessons + config.head_lessons
+    if config.weights:
+        lessons = heads = 0
+    teach_cells = FlatAdam(Flat(nn.ModuleList([sight.backbone, sight.cell])), config.lesson_lr)
+    teach_head = FlatAdam(Flat(nn.ModuleList([sight.head, sight.detector])), config.lesson_lr)
+    env = WindowsVectorEnv(config.num_envs, images, steps=config.steps, tensors=True, device=run.device)
+    env.reset(seed=run.seed)
+    memory = Replay(config.capacity, observed(env, env.image), run.device)
+    run.track(policy=agent, target=target, optimizer=optimizer, env=env, memory=memory)
+    run.track(teach_cells=teach_cells, teach_head=teach_head)
+    bf16 = config.bf16 and multiplies_bf16(run.device)
+    canvas, maps, seen = Canvas(images, config.side), None, None
+
+    for update in run.loop(heads + config.updates):
+        if update < lessons:
+            run.log(update, **cell_lesson(config, sight, teach_cells.flat, canvas, run.generator, bf16))
+            teach_cells.step(config.lesson_lr * (1 - update / lessons))
+            continue
+        maps = maps or Maps(sight, canvas, run.device, bf16)
+        if update < heads:
+            run.log(update, **window_lesson(config, sight, teach_head.flat, maps, run.generator))
+            teach_head.step(config.lesson_lr * (1 - (update - lessons) / config.head_lessons))
+            continue
+        seen = seen or Seen(sight, maps)
+        done = (update - heads) / config.updates
+        epsilon = linear(update - heads, config.epsilon, config.epsilon_end, int(0.4 * config.updates))
+        while True:
+            reward = play(config, agent, seen, env, memory, epsilon, run.generator)
+            if len(memory) >= min(config.learning_starts, config.capacity):
+                break
+        still.data.lerp_(flat.data, config.tau)
+        flat.zero_grad()
+        error, q = learn(config, agent, target, seen, memory.sample(config.batch, run.generator))
+        squared(error).mean().backward()
+        flat.clip_grad_norm(10.0)
+        optimizer.step(config.lr * (1 - done))
+        found = (reward > 1).float().mean()
+        run.log(update, reward=reward.mean(), found=found, q=q.mean(), error=error.abs().mean())
+    return agent.eval()
+
+
+def cell_lesson(
+    config: Config, sight: Sight, flat: Flat, canvas: Canvas, generator: torch.Generator, bf16: bool
+) -> dict[str, Tensor]:
+    """Leave the gradient of a few images or their mirror images in `flat.grad`; what they cost."""
+    images, device = canvas.images, flat.data.device
+    index = torch.randint(len(images), (config.lesson_images,), generator=generator, device=device).cpu()
+    pixels, label = canvas.draw(index).to(device), images.label[index].to(device)
+    boxes = (images.boxes[index] * canvas.scale[index, None]).to(device)
+    if bool(torch.rand((), generator=generator, device=device) < 0.5):
+        left, top, right, bottom = boxes.unbind(-1)
+        pixels, boxes = pixels.flip(3), torch.stack([canvas.width - right, top, canvas.width - left, bottom], -1)
+    sight.train()
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        losses = sight.cell_loss(pixels, boxes, label)
+    flat.zero_grad()
+    sum(losses.values(), start=torch.zeros((), device=device)).backward()
+    return losses
+
+
+def window_lesson(
+    config: Config, sight: Sight, flat: Flat, maps: Maps, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The same for the features of windows of 32 images."""
+    images, device = maps.images, flat.data.device
+    index = torch.randint(len(images), (32,), generator=generator, device=device)
+    at = index.cpu()
+    boxes, label, count = (x[at].to(device) for x in (images.boxes, images.label, images.count))
+    window = lesson_windows(boxes, count, maps.size[index], config.head_windows, generator)
+    pooled = maps.pool(index.repeat_interleave(config.head_windows), window.flatten(0, 1))
+    with torch.autocast(device.type, torch.bfloat16, enabled=maps.bf16):
+        losses = sight.window_loss(pooled, window, boxes, label)
+    flat.zero_grad()
+    sum(losses.values(), start=torch.zeros((), device=device)).backward()
+    return losses
+
+
+def observed(env: WindowsVectorEnv, action: Tensor) -> dict[str, Tensor]:
+    """What is remembered of a step, 51 bytes: where it led and how it went on follow from these."""
+    obs = env.obs
+    return {
+        "image": obs["image"].int(),
+        "window": obs["window"].short(),
+        "history": pack(obs["history"]),
+        "action": action.to(torch.uint8),
+        "reward": env.payoffs.to(torch.int8),
+    }
+
+
+@torch.no_grad()
+def play(
+    config: Config,
+    agent: TreeAgent,
+    seen: Seen,
+    env: WindowsVectorEnv,
+    memory: Replay,
+    epsilon: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """One action in every image, remembered; returns what they paid `[B]`."""
+    obs, count = env.obs, config.num_envs
+    q = agent.values(seen, obs["image"], obs["window"][:, None], obs["history"][:, None])[:, 0]
+    scaling, coin, guided, lottery = torch.rand(4, count, generator=generator, device=q.device)
+    both = best_of_each(q)
+    best = torch.where(scaling < 0.5, both[:, 0], both[:, 1])
+    pays = env.payoffs > -1
+    allowed = torch.where((guided < config.guided)[:, None] & pays.any(-1, keepdim=True), pays, True).float()
+    at = (lottery * allowed.sum(-1)).floor()
+    random = (allowed.cumsum(-1) > at[:, None]).float().argmax(-1)
+    action = torch.where(coin < epsilon, random, best)
+    memory.add(observed(env, action))
+    return env.step(action)[1]
+
+
+def learn(
+    config: Config, agent: TreeAgent, target: RegionQ, seen: Seen, batch: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Errors Q(s,a) − (r + γ V⁻(s')) and Q(s,a), `[B, A]`, of the action taken or of all 13."""
+    image, window, history = batch["image"].long(), batch["window"].float(), unpack(batch["history"])
+    count, last = len(image), (history > 0).sum(-1) == config.steps - 1
+    q = agent.values(seen, image, window[:, None], history[:, None])[:, 0]
+    with torch.no_grad():
+        after = moves(window, seen.size[image])
+        action = torch.arange(len(ACTIONS), device=image.device).expand(count, -1)
+        reward = batch["reward"].float()
+        if config.learns == "taken":
+            action = batch["action"].long()[:, None]
+            reward = reward.gather(1, action)
+            after = after.gather(1, action[..., None].expand(-1, -1, 4))
+        past = remember(history[:, None].expand(-1, action.shape[1], -1), action)
+        following = agent.values(seen, image, after, past, target)
+        value = backup(config, following)
+        if config.ends:
+            value = value.masked_fill(last[:, None], 0.0)
+        y = reward + config.gamma * value
+    q = q.gather(1, action)
+    return q - y, q.detach()
+
+
+def make_agent(config: Config, classes: int) -> TreeAgent:
+    """Fresh weights, but for those of VGG-16."""
+    if config.weights:
+        sight = Sight(*load_vgg16(Path(config.weights)), classes)
+    else:
+        backbone = SmallBackbone(config.channels, max(config.channels // 4, 1))
+        sight = Sight(backbone, RegionHead(backbone.channels, config.units), classes)
+    return TreeAgent(sight, config.hidden, config.context, config.place)
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the machine has instructions for bfloat16 products; elsewhere they would be slower than float32's."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
+def load_images(config: Config, run: Run, split: str) -> BoxedImages:
+    """The images of the settings; with `validation` the last train images take the place of the test set."""
+    count = config.train_images if split == "train" or config.validation else config.test_images
+    found = box_data.load(config.images, run.data, split, count or 1_000, validation=config.validation)
+    limit = config.train_images if split == "train" else config.test_images
+    return found.subset(range(limit)) if 0 < limit < len(found) else found
+
+
+@torch.no_grad()
+def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
+    """Recall in % of the learned tree and, from the same objects, of all that it must be read beside.
+
+    `recall_31` and `recall_63` count all objects at IoU ½; lists are IoU 0.5, 0.6 and 0.7.
+    """
+    images = load_images(config, run, "test")
+    agent, seen = look(config, run, images)
+    size, boxes = images.size.to(run.device), images.boxes.to(run.device)
+    counts = tuple(count for count in COUNTS if count < max(64, 2**config.levels))
+    few = tuple(count for count in counts if count <= 63)
+    generator = torch.Generator(run.device).manual_seed(TEST_SEED)
+    make = agent.searcher(seen)
+    train = load_images(config, run, "train")
+    rows = [("", counts, search(make, size, boxes, counts))]
+    rows.append(("path", few, path(lambda i: flip(make(i), generator), size, boxes, few)))
+    rows += floors(size, boxes, generator, counts, (train.size.to(run.device), train.boxes.to(run.device)))
+    results: dict[str, float | list[float]] = {}
+    for name, widths, best in rows:
+        table = recall(best, boxes, images.difficult.to(run.device), widths)
+        for key, values in table.items():
+            if not name or "no difficult" not in key:
+                results[f"{name} {key}".strip()] = values
+        for count in widths:
+            results[f"{name or 'recall'}_{count}".replace(" ", "_")] = table[f"{count} all"][0]
+    return results
+
+
+@torch.no_grad()
+def watch(config: Config, run: Run) -> list[Path]:
+    """Pictures of four test images: the tree by level, and the way to each object."""
+    images = load_images(config, run, "test")
+    images = images.subset(range(min(4, len(images))))
+    agent, seen = look(config, run, images)
+    every = torch.arange(len(images), device=run.device)
+    windows = tree(agent.searcher(seen)(every), whole(seen.size), seen.size, config.levels).cpu()
+    pictures = [images.pixels(i).permute(1, 2, 0).numpy() for i in range(len(images))]
+    names = [[images.classes[label] if label >= 0 else "" for label in row] for row in images.label.tolist()]
+    return [
+        draw_tree(run.path(f"tree-{i + 1}.png"), pictures[i], windows[i], images.boxes[i], names[i])
+        for i in range(len(images))
+    ]
+
+
+def look(config: Config, run: Run, images: BoxedImages) -> tuple[TreeAgent, Seen]:
+    """The trained agent and its features of images."""
+    run.dataset = images.name
+    agent = make_agent(config, len(images.classes)).to(run.device)
+    run.track(policy=agent)
+    bf16 = config.bf16 and multiplies_bf16(run.device)
+    return agent.eval(), Seen(agent.sight, Maps(agent.sight, Canvas(images, config.side), run.device, bf16))
