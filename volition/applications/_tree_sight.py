@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volition.core.detection import encode
-from volition.core.windows import ACTIONS, area, iou, moves, whole
+from volition.core.windows import area, iou, whole
 from volition.data.boxes import BoxedImages
 from volition.nets.regions import Detector, RegionHead, SmallBackbone, range_maxima, roi_max_pool
 from volition.nets.vgg import VGGBackbone
@@ -138,32 +138,3 @@ class Seen:
     def look(self, image: Tensor, window: Tensor) -> Tensor:
         """Features `[K, units]` of windows `[K, 4]` of images `[K]`."""
         return self.head(self.maps.pool(image, window))
-
-
-def lesson_windows(boxes: Tensor, count: Tensor, size: Tensor, each: int, generator: torch.Generator) -> Tensor:
-    """Windows to learn classes from, `each` per image `[B, each, 4]`: half near objects, half as an agent meets them.
-
-    Near: an object `[B, M, 4]` with its centre and sides changed at random. Met: up to 6 random moves from the whole
-    image.
-    """
-    batch, near = len(boxes), each // 2
-
-    def noise(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=boxes.device)
-
-    share = torch.rand(batch, near, generator=generator, device=boxes.device)
-    pick = (share * count[:, None]).long()
-    box = boxes.gather(1, pick[..., None].expand(-1, -1, 4))
-    side = box[..., 2:] - box[..., :2]
-    centre = (box[..., 2:] + box[..., :2]) / 2 + 0.2 * side * noise(batch, near, 2)
-    side = side * (0.3 * noise(batch, near, 2)).exp()
-    limit = size[:, None].float()
-    low = torch.minimum((centre - side / 2).clamp(min=0), limit - 8)
-    high = torch.maximum(torch.minimum(centre + side / 2, limit), low + 8)
-    met = whole(size)[:, None].expand(-1, each - near, -1)
-    for _ in range(6):
-        steps = torch.randint(len(ACTIONS) + 5, met.shape[:2], generator=generator, device=boxes.device)
-        after = moves(met, size[:, None])
-        after = torch.cat([after, met[..., None, :].expand(-1, -1, 5, -1)], -2)  # or it stays where it is
-        met = after.gather(2, steps[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
-    return torch.cat([torch.cat([low, high], -1).round(), met], 1)

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from volition.applications._tree_agent import TreeAgent, pack, unpack
+from volition.applications._tree_lessons import Lessons
 from volition.applications._tree_picture import draw_tree
 from volition.applications._tree_rows import COUNTS, flip, floors, path, recall, search
-from volition.applications._tree_sight import Canvas, Maps, Seen, Sight, lesson_windows
+from volition.applications._tree_sight import Canvas, Maps, Seen, Sight
 from volition.core.flat import Flat, FlatAdam
 from volition.core.losses import squared
 from volition.core.replay import Replay
@@ -140,7 +141,7 @@ VARIANTS = {
     # section 3 and figure 3; 16.5k images · 25 epochs · 50 steps are 20 M actions, and an update of 64 for each of 4
     "voc": Config(
         images="voc07+12", train_images=0, test_images=0, weights="vgg16.safetensors", side=500, units=4096,
-        updates=5_000_000, num_envs=4, steps=50, ends=False, learns="taken", backup="max", capacity=800_000, batch=64,
+        head_lessons=0, updates=5_000_000, num_envs=4, steps=50, ends=False, learns="taken", backup="max", capacity=800_000, batch=64,
         learning_starts=10_000, lr=1e-4, tau=1e-3, hidden=(4096, 1024, 1024, 1024), place=False, context=0.0,
     ),
 }  # fmt: skip
@@ -171,32 +172,24 @@ def train(config: Config, run: Run | None = None) -> TreeAgent:
     target = copy.deepcopy(agent.q).requires_grad_(False)
     flat, still = Flat(agent.q), Flat(target)
     optimizer = FlatAdam(flat, config.lr)
-    sight, lessons, heads = agent.sight, config.lessons, config.lessons + config.head_lessons
-    if config.weights:
-        lessons = heads = 0
-    teach_cells = FlatAdam(Flat(nn.ModuleList([sight.backbone, sight.cell])), config.lesson_lr)
-    teach_head = FlatAdam(Flat(nn.ModuleList([sight.head, sight.detector])), config.lesson_lr)
+    canvas, bf16 = Canvas(images, config.side), config.bf16 and multiplies_bf16(run.device)
+    lessons = Lessons(
+        agent.sight, canvas, run.device, bf16, 0 if config.weights else config.lessons, config.head_lessons,
+        config.lesson_images, config.head_windows, config.lesson_lr,
+    )  # fmt: skip
     env = WindowsVectorEnv(config.num_envs, images, steps=config.steps, tensors=True, device=run.device)
     env.reset(seed=run.seed)
     memory = Replay(config.capacity, observed(env, env.image), run.device)
     run.track(policy=agent, target=target, optimizer=optimizer, env=env, memory=memory)
-    run.track(teach_cells=teach_cells, teach_head=teach_head)
-    bf16 = config.bf16 and multiplies_bf16(run.device)
-    canvas, maps, seen = Canvas(images, config.side), None, None
+    run.track(lessons=lessons)
+    seen = None
 
-    for update in run.loop(heads + config.updates):
-        if update < lessons:
-            run.log(update, **cell_lesson(config, sight, teach_cells.flat, canvas, run.generator, bf16))
-            teach_cells.step(config.lesson_lr * (1 - update / lessons))
+    for update in run.loop(lessons.total + config.updates):
+        if update < lessons.total:
+            run.log(update, **lessons.learn(update, run.generator))
             continue
-        maps = maps or Maps(sight, canvas, run.device, bf16)
-        if update < heads:
-            run.log(update, **window_lesson(config, sight, teach_head.flat, maps, run.generator))
-            teach_head.step(config.lesson_lr * (1 - (update - lessons) / config.head_lessons))
-            continue
-        seen = seen or Seen(sight, maps)
-        done = (update - heads) / config.updates
-        epsilon = linear(update - heads, config.epsilon, config.epsilon_end, int(0.4 * config.updates))
+        seen, at = seen or lessons.seen(), update - lessons.total
+        epsilon = linear(at, config.epsilon, config.epsilon_end, int(0.4 * config.updates))
         while True:
             reward = play(config, agent, seen, env, memory, epsilon, run.generator)
             if len(memory) >= min(config.learning_starts, config.capacity):
@@ -206,46 +199,10 @@ def train(config: Config, run: Run | None = None) -> TreeAgent:
         error, q = learn(config, agent, target, seen, memory.sample(config.batch, run.generator))
         squared(error).mean().backward()
         flat.clip_grad_norm(10.0)
-        optimizer.step(config.lr * (1 - done))
+        optimizer.step(config.lr * (1 - at / config.updates))
         found = (reward > 1).float().mean()
         run.log(update, reward=reward.mean(), found=found, q=q.mean(), error=error.abs().mean())
     return agent.eval()
-
-
-def cell_lesson(
-    config: Config, sight: Sight, flat: Flat, canvas: Canvas, generator: torch.Generator, bf16: bool
-) -> dict[str, Tensor]:
-    """Leave the gradient of a few images or their mirror images in `flat.grad`; what they cost."""
-    images, device = canvas.images, flat.data.device
-    index = torch.randint(len(images), (config.lesson_images,), generator=generator, device=device).cpu()
-    pixels, label = canvas.draw(index).to(device), images.label[index].to(device)
-    boxes = (images.boxes[index] * canvas.scale[index, None]).to(device)
-    if bool(torch.rand((), generator=generator, device=device) < 0.5):
-        left, top, right, bottom = boxes.unbind(-1)
-        pixels, boxes = pixels.flip(3), torch.stack([canvas.width - right, top, canvas.width - left, bottom], -1)
-    sight.train()
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        losses = sight.cell_loss(pixels, boxes, label)
-    flat.zero_grad()
-    sum(losses.values(), start=torch.zeros((), device=device)).backward()
-    return losses
-
-
-def window_lesson(
-    config: Config, sight: Sight, flat: Flat, maps: Maps, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """The same for the features of windows of 32 images."""
-    images, device = maps.images, flat.data.device
-    index = torch.randint(len(images), (32,), generator=generator, device=device)
-    at = index.cpu()
-    boxes, label, count = (x[at].to(device) for x in (images.boxes, images.label, images.count))
-    window = lesson_windows(boxes, count, maps.size[index], config.head_windows, generator)
-    pooled = maps.pool(index.repeat_interleave(config.head_windows), window.flatten(0, 1))
-    with torch.autocast(device.type, torch.bfloat16, enabled=maps.bf16):
-        losses = sight.window_loss(pooled, window, boxes, label)
-    flat.zero_grad()
-    sum(losses.values(), start=torch.zeros((), device=device)).backward()
-    return losses
 
 
 def observed(env: WindowsVectorEnv, action: Tensor) -> dict[str, Tensor]:
