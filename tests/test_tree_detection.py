@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from volition.applications._tree_detection import Detections, detect, mean_ap, suppress, tune
+from volition.applications._tree_detection import Detections, compare, detect, mean_ap, proposers, suppress, tune
 from volition.core.detection import encode, nms
 from volition.core.windows import iou
 from volition.data.boxes import Box, BoxedImages, pack
@@ -148,3 +148,23 @@ def test_a_detector_is_a_module_of_nets() -> None:
     images = pictures()
     module: nn.Module = Detector(6, 2)
     assert len(detect(module, Knows(images), images.boxes, score=0.0, overlap=1.0).score) == 2 * 5
+
+
+def test_kinds_of_proposals_are_compared_at_equal_numbers_of_windows() -> None:
+    images, generator = pictures(), torch.Generator().manual_seed(0)
+    seen = Knows(images)
+
+    def searcher(seen: Knows):
+        return lambda image: lambda windows, history: torch.tensor([4, 7]).expand(*windows.shape[:2], 2)
+
+    kinds = proposers(searcher, images.size, images.boxes, 7, generator)
+    assert list(kinds) == ["", "random", "grid", "fitted"]
+    for propose in kinds.values():
+        windows = propose(seen, 7)
+        assert windows.shape == (3, 7, 4) and bool((windows[..., 2:] <= images.size[:, None]).all())
+    assert kinds[""](seen, 3)[0].tolist() == [[0, 0, 200, 100], [45, 22, 155, 78], [0, 25, 200, 100]]
+    torch.manual_seed(0)
+    found = compare(Detector(6, 2), (seen, images), (seen, images), kinds, (3, 7), generator)
+    names = ["", "_random", "_grid", "_fitted"]
+    assert set(found) == {f"{key}_{count}{name}" for key in ("map", "map07") for count in (3, 7) for name in names}
+    assert found["map_7_fitted"] > found["map_3"]  # fitted to these very objects

@@ -2,17 +2,19 @@
 
 import copy
 import math
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from volition.applications._tree_limits import fitted, grid
+from volition.applications._tree_rows import Make, at_random
 from volition.applications._tree_sight import OVERLAP, SPREAD
 from volition.core.detection import average_precision, decode, encode
 from volition.core.flat import Flat, FlatAdam
-from volition.core.windows import area, iou
+from volition.core.windows import area, iou, tree, whole
 from volition.data.boxes import BoxedImages
 from volition.errors import VolitionError
 from volition.nets.regions import Detector
@@ -27,6 +29,10 @@ class Sees(Protocol):
     size: Tensor  # [N, 2]
 
     def look(self, image: Tensor, window: Tensor) -> Tensor: ...
+
+
+Propose = Callable[[Sees, int], Tensor]
+"""Images and a number of windows W, 2ᴸ − 1 for some L -> windows `[N, W, 4]`."""
 
 
 class Detections(NamedTuple):
@@ -114,6 +120,7 @@ def mean_ap(found: Detections, images: BoxedImages, threshold: float = OVERLAP) 
     return {name: sum(values) / max(1, len(values)) for name, values in precision.items()}
 
 
+@torch.enable_grad()  # within an evaluation too
 def tune(
     detector: Detector,
     seen: Sees,
@@ -159,3 +166,55 @@ def tune(
         (F.cross_entropy(score, goal) + off).backward()
         optimizer.step(lr * (1 - update / updates))
     return new.requires_grad_(False)
+
+
+def proposers(
+    searcher: Callable[[Any], Make], size: Tensor, boxes: Tensor, most: int, generator: torch.Generator
+) -> dict[str, Propose]:
+    """What proposes windows: the learned tree (no name), a random one, the grid, and windows fitted to boxes.
+
+    size `[N, 2]` and boxes `[N, M, 4]` are those of the training images; `most` windows are ever asked for.
+    """
+    shares = fitted(size, boxes, most)
+
+    def by(make: Callable[[Sees], Make]) -> Propose:
+        def propose(seen: Sees, count: int) -> Tensor:
+            choose, levels = make(seen), (count + 1).bit_length() - 1
+            parts = torch.arange(len(seen.size), device=seen.size.device).split(64)
+            return torch.cat([tree(choose(i), whole(seen.size[i]), seen.size[i], levels) for i in parts])
+
+        return propose
+
+    def spread(windows: Callable[[int], Tensor]) -> Propose:
+        return lambda seen, count: windows(count).to(seen.size.device) * seen.size.float().repeat(1, 2).unsqueeze(1)
+
+    random = at_random(generator)
+    return {
+        "": by(searcher),
+        "random": by(lambda seen: lambda image: random),
+        "grid": spread(grid),
+        "fitted": spread(lambda count: shares[:count]),
+    }
+
+
+def compare(
+    detector: Detector,
+    test: tuple[Sees, BoxedImages],
+    train: tuple[Sees, BoxedImages],
+    kinds: dict[str, Propose],
+    counts: Iterable[int],
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """mAP of each kind of proposals at equal numbers of windows, "map_31_grid": features and images of both sets.
+
+    Each has a detector tuned on its own proposals of the training images, as Fast R-CNN trains.
+    """
+    (seen, images), (known, taught) = test, train
+    boxes, label = (x.to(known.size.device) for x in (taught.boxes, taught.label))
+    results = {}
+    for name, propose in kinds.items():
+        for count in counts:
+            tuned = tune(detector, known, propose(known, count), boxes, label, generator)
+            found = mean_ap(detect(tuned, seen, propose(seen, count)), images)
+            results |= {f"{key}_{count}_{name}".rstrip("_"): value for key, value in found.items()}
+    return results
