@@ -144,7 +144,8 @@ VARIANTS = {
     "voc": Config(
         images="voc07+12", train_images=0, test_images=0, weights="vgg16.safetensors", side=500, units=4096,
         head_lessons=0, updates=5_000_000, num_envs=4, steps=50, ends=False, learns="taken", backup="max",
-        capacity=800_000, batch=64, learning_starts=10_000, lr=1e-4, tau=1e-3, hidden=(4096, 1024, 1024, 1024), place=False, context=0.0,
+        capacity=800_000, batch=64, learning_starts=10_000, lr=1e-4, tau=1e-3, hidden=(4096, 1024, 1024, 1024),
+        place=False, context=0.0,
     ),
 }  # fmt: skip
 PAPER = {
