@@ -14,7 +14,7 @@ from volition.errors import VolitionError
 from volition.nets.deep_attention import DeepAttention
 from volition.run import Run
 
-SMALL = Config(units=24, batch=16, bf16=False, scales=2, glimpses=3)
+SMALL = Config(units=24, batch=16, bf16=False, size=12, scales=2, glimpses=3)
 
 
 def test_digits_lie_whole_and_apart_at_every_place() -> None:
