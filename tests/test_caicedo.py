@@ -126,11 +126,15 @@ def test_targets_are_bootstrapped_but_for_the_trigger() -> None:
     class Seen:
         size = SIZE
 
-    config = dataclasses.replace(caicedo.VARIANTS["tiny"], learns="all", gamma=0.5)
-    loss, q = caicedo.learn(config, Fake(), None, Seen(), batch)  # pyrefly: ignore
-    # y: r + ½·2 = 2 or 0, and 3 for the trigger; Q is 1, but 2 once: errors −1, −1, 0, −1, −1, 1, 1, 1, −2
-    assert_close(loss, torch.tensor((7 * 0.5 + 2.0) / 9))
-    assert q.shape == (1, 9)
-    loss, q = caicedo.learn(dataclasses.replace(config, learns="taken"), Fake(), None, Seen(), batch)  # pyrefly: ignore
-    assert_close(loss, torch.tensor(2.0))
-    assert q.tolist() == [[1.0]]
+    config = dataclasses.replace(caicedo.VARIANTS["tiny"], asked=1, gamma=0.5)
+
+    def learn(action: int, asked: int = 1) -> tuple[Tensor, Tensor]:
+        batch["action"] = torch.tensor([action], dtype=torch.uint8)
+        draw = torch.Generator().manual_seed(0)
+        return caicedo.learn(dataclasses.replace(config, asked=asked), Fake(), None, Seen(), batch, draw)  # pyrefly: ignore
+
+    # y: 1 + ½·2 = 2 for the first, −1 + ½·2 = 0 for the seventh, and 3 for the trigger; Q is 1, but 2 for the third
+    for action, loss in ((0, 0.5), (2, 0.0), (6, 0.5), (8, 2.0)):
+        assert_close(learn(action)[0], torch.tensor(loss))
+    loss, q = learn(2, 3)
+    assert q.shape == (1, 3) and q[0, 0] == 2.0 and loss > 0

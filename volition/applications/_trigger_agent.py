@@ -1,5 +1,6 @@
 """The agent with a trigger: Q of windows from what is seen of them."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -8,36 +9,51 @@ from torch import Tensor, nn
 from volition.applications._tree_sight import Seen, Sight
 from volition.applications._trigger_search import MEMORY, TRIGGER, Choose
 from volition.core.windows import CAICEDO
-from volition.nets.regions import RegionQ
+from volition.nets.regions import RegionHead, RegionQ
+
+
+class TriggerQ(nn.Module):
+    """Q of windows as they are pooled, through a `head` of its own, or of the features that `Seen` gives, without."""
+
+    def __init__(self, head: RegionHead | None, q: RegionQ) -> None:
+        super().__init__()
+        self.head, self.q = head, q
 
 
 class TriggerAgent(nn.Module):
     """Sight and Q together. The state is window and history (Caicedo 2015, section 3.2).
 
     The window is seen as many times as wide and high as `context` says, once for each; with `place` the state has its
-    corners too.
+    corners too. With `own` Q has a head of its own, which begins as sight's and learns on from rewards.
     """
 
-    def __init__(self, sight: Sight, hidden: Sequence[int], context: Sequence[float], place: bool) -> None:
+    def __init__(self, sight: Sight, hidden: Sequence[int], context: Sequence[float], place: bool, own: bool) -> None:
         super().__init__()
         self.sight, self.context, self.place = sight, tuple(context), place
         units = sight.head.units * len(self.context)
         # the image as a whole is no part of this state: one feature stands for it that is always 0
-        self.q = RegionQ(units, 1, MEMORY, len(CAICEDO), hidden, 4 if place else 0)
+        q = RegionQ(units, 1, MEMORY, len(CAICEDO), hidden, 4 if place else 0)
+        self.net = TriggerQ(copy.deepcopy(sight.head) if own else None, q)
+
+    def begin(self) -> None:
+        """Take over the features that sight has learned."""
+        if self.net.head is not None:
+            self.net.head.load_state_dict(self.sight.head.state_dict())
 
     def values(
-        self, seen: Seen, image: Tensor, window: Tensor, history: Tensor, other: RegionQ | None = None
+        self, seen: Seen, image: Tensor, window: Tensor, history: Tensor, other: TriggerQ | None = None
     ) -> Tensor:
         """Q(s,·) `[K, 9]` of windows `[K, 4]` of images `[K]` with histories `[K, 10]`; or `other`'s Q."""
-        net, size = other or self.q, seen.size[image].float()
+        net, size = other or self.net, seen.size[image].float()
         middle, half = (window[:, :2] + window[:, 2:]) / 2, (window[:, 2:] - window[:, :2]) / 2
         found = []
-        for times in self.context:
-            low, high = (middle - times * half).clamp(min=0), torch.minimum(middle + times * half, size)
-            found.append(seen.look(image, torch.cat([low, high], -1)))
         with torch.autocast(image.device.type, torch.bfloat16, enabled=seen.bf16):
-            part = net.image_part(size.new_zeros(len(image), 1))
-            q = net(torch.cat(found, -1), part, history, window / size.repeat(1, 2) if self.place else None)
+            for times in self.context:
+                low, high = (middle - times * half).clamp(min=0), torch.minimum(middle + times * half, size)
+                view = torch.cat([low, high], -1)
+                found.append(seen.look(image, view) if net.head is None else net.head(seen.maps.pool(image, view)))
+            part = net.q.image_part(size.new_zeros(len(image), 1))
+            q = net.q(torch.cat(found, -1), part, history, window / size.repeat(1, 2) if self.place else None)
         return q.float()
 
     def greedy(self, seen: Seen) -> Choose:

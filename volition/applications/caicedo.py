@@ -12,7 +12,6 @@ training Q-learning; what is done at random is drawn among the actions that pay 
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch import Tensor
 from volition.applications._tree_lessons import Lessons
 from volition.applications._tree_limits import grid
 from volition.applications._tree_sight import Canvas, Maps, Seen, Sight
-from volition.applications._trigger_agent import TriggerAgent
+from volition.applications._trigger_agent import TriggerAgent, TriggerQ
 from volition.applications._trigger_picture import draw_trail
 from volition.applications._trigger_scores import fixed, judged, report
 from volition.applications._trigger_search import (
@@ -41,7 +40,7 @@ from volition.data import boxes as box_data
 from volition.data.boxes import BoxedImages
 from volition.envs.windows import WindowsVectorEnv
 from volition.errors import VolitionError
-from volition.nets.regions import RegionHead, RegionQ, SmallBackbone
+from volition.nets.regions import RegionHead, SmallBackbone
 from volition.nets.vgg import load_vgg16
 from volition.run import Run
 
@@ -76,24 +75,25 @@ class Config:
     """Updates of the window's features and of the detector that scores windows; of VGG-16's only the latter."""
     head_windows: int = 32
     """Windows of each of their 32 images."""
-    updates: int = 5_000
+    updates: int = 6_000
     """Updates of Q."""
     num_envs: int = 32
     """Images that the agent searches side by side while it trains."""
     steps: int = 40
     """Actions after which an episode is cut off."""
-    learns: Literal["taken", "all"] = "all"
-    """From the action that was taken, or from all 9: what each pays and leads to is known while one trains."""
-    elsewhere: int = 32
+    asked: int = 2
+    """Actions learned from in each state: the taken one, and others, for what each pays and leads to is known while
+    one trains; 1 in the paper."""
+    elsewhere: int = 64
     """Windows in an update that lie in images without the class, where a trigger pays −3; 0 in the paper."""
     capacity: int = 100_000
     """Transitions that the replay remembers."""
-    batch: int = 64
+    batch: int = 256
     """Transitions in an update."""
     learning_starts: int = 2_000
     """Transitions before the first update of Q."""
-    gamma: float = 0.9
-    """Discount γ, of which the paper says nothing."""
+    gamma: float = 0.5
+    """Discount γ, of which the paper says nothing; reproductions have 0.9."""
     lr: float = 1e-3
     """Learning rate of Q, annealed linearly to 0."""
     tau: float = 0.01
@@ -106,10 +106,12 @@ class Config:
     """Share of the actions at random that are drawn among those that pay (section 4.2)."""
     hidden: tuple[int, ...] = (512, 256)
     """Units of Q's hidden layers; 1024, 1024 in the paper, with dropout."""
-    context: tuple[float, ...] = (1.0, 2.0)
+    context: tuple[float, ...] = (1.5,)
     """The state holds the features of the window so many times as wide and high; 1.17 is the paper's 16 pixels."""
     place: bool = True
     """The state holds the window's corners too; in the paper the history alone tells them."""
+    own_head: bool = True
+    """Q's features of a window begin as the detector's and learn on; in the paper they stay as they are."""
     regions: int = 200
     """Windows attended in an image at test time (section 5)."""
     bf16: bool = True
@@ -148,11 +150,11 @@ VARIANTS = {
         hidden=(16,), regions=12, bf16=False,
     ),
     "laptop": Config(),
-    # the paper's own settings, with VGG-16 in the place of its ZF-5 and without dropout; any other class by --label
+    # what the paper tells of its settings, with VGG-16 for its ZF-5 and without dropout; another class by --label
     "voc": Config(
         images="voc07+12", label="aeroplane", train_images=0, test_images=0, weights="vgg16.safetensors", side=500,
-        units=4096, updates=150_000, num_envs=1, learns="taken", elsewhere=0, batch=100, lr=1e-4, hidden=(1024, 1024),
-        context=(7 / 6,), place=False,
+        units=4096, updates=150_000, num_envs=1, asked=1, elsewhere=0, batch=100, gamma=0.9, lr=1e-4,
+        hidden=(1024, 1024), context=(7 / 6,), place=False, own_head=False,
     ),
 }  # fmt: skip
 PAPER = {
@@ -173,8 +175,8 @@ def train(config: Config, run: Run | None = None) -> TriggerAgent:
     run.dataset = images.name
     own = split_by(images, wanted(config, images))
     agent = make_agent(config).to(run.device)
-    target = copy.deepcopy(agent.q).requires_grad_(False)
-    flat, still = Flat(agent.q), Flat(target)
+    target = copy.deepcopy(agent.net).requires_grad_(False)
+    flat, still = Flat(agent.net), Flat(target)
     optimizer = FlatAdam(flat, config.lr)
     lessons = Lessons(
         agent.sight, Canvas(own, config.side), run.device, config.bf16 and multiplies_bf16(run.device),
@@ -195,6 +197,9 @@ def train(config: Config, run: Run | None = None) -> TriggerAgent:
             run.log(update, **lessons.learn(update, run.generator))
             continue
         seen, at = seen or lessons.seen(), update - lessons.total
+        if at == 0:
+            agent.begin()
+            still.data.copy_(flat.data)
         epsilon = linear(at, config.epsilon, config.epsilon_end, config.updates // 3)
         while True:
             reward = play(config, agent, seen, env, memory, epsilon, run.generator)
@@ -203,7 +208,7 @@ def train(config: Config, run: Run | None = None) -> TriggerAgent:
         still.data.lerp_(flat.data, config.tau)
         flat.zero_grad()
         batch = memory.sample(config.batch, run.generator)
-        loss, q = learn(config, agent, target, seen, batch)
+        loss, q = learn(config, agent, target, seen, batch, run.generator)
         if config.elsewhere and len(barren):
             loss = loss + nowhere(config, agent, seen, batch, barren, run.generator)
         loss.backward()
@@ -248,23 +253,25 @@ def play(
 
 
 def learn(
-    config: Config, agent: TriggerAgent, target: RegionQ, seen: Seen, batch: dict[str, Tensor]
+    config: Config,
+    agent: TriggerAgent,
+    target: TriggerQ,
+    seen: Seen,
+    batch: dict[str, Tensor],
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """½(r + γ max Q⁻(s',·) − Q(s,a))² of the action taken, or the mean over all 9, and Q(s,a); a trigger ends it."""
+    """½(r + γ max Q⁻(s',·) − Q(s,a))² and Q(s,a) of the actions taken and of others; a trigger ends an episode."""
     image, window, history = batch["image"].long(), batch["window"].float(), batch["history"]
     q = agent.values(seen, image, window, history)
     with torch.no_grad():
+        others = torch.randint(len(CAICEDO), (len(q), config.asked - 1), generator=generator, device=q.device)
+        action = torch.cat([batch["action"].long().unsqueeze(1), others], 1)
         after = torch.cat([transform(window, seen.size[image]), window.unsqueeze(1)], 1)
-        action, reward = torch.arange(len(CAICEDO), device=q.device).expand(len(q), -1), batch["reward"].float()
-        if config.learns == "taken":
-            action = batch["action"].long().unsqueeze(1)
-            reward, after = reward.gather(1, action), after.gather(1, action.unsqueeze(-1).expand(-1, -1, 4))
-        goes_on = action != TRIGGER
-        row, _ = goes_on.nonzero().unbind(1)
-        following = reward.new_zeros(*action.shape, len(CAICEDO))
+        goes_on, following = action != TRIGGER, q.new_zeros(*action.shape, len(CAICEDO))
+        row = goes_on.nonzero()[:, 0]
         past = remember(history[row], action[goes_on])
-        following[goes_on] = agent.values(seen, image[row], after[goes_on], past, target)
-        y = q_target(reward, config.gamma * goes_on, following)
+        following[goes_on] = agent.values(seen, image[row], after[row, action[goes_on]], past, target)
+        y = q_target(batch["reward"].float().gather(1, action), config.gamma * goes_on, following)
     q = q.gather(1, action)
     return squared(q - y).mean(), q.detach()
 
@@ -293,7 +300,7 @@ def make_agent(config: Config) -> TriggerAgent:
     else:
         backbone = SmallBackbone(config.channels, max(config.channels // 4, 1))
         sight = Sight(backbone, RegionHead(backbone.channels, config.units), 2)
-    return TriggerAgent(sight, config.hidden, config.context, config.place)
+    return TriggerAgent(sight, config.hidden, config.context, config.place, config.own_head)
 
 
 def multiplies_bf16(device: torch.device) -> bool:
