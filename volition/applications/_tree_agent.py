@@ -1,5 +1,6 @@
 """Tree-RL's agent: Q of windows from what is seen of them, and how its states are remembered."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -8,44 +9,60 @@ from torch import Tensor, nn
 from volition.applications._tree_rows import Make
 from volition.applications._tree_sight import Seen, Sight
 from volition.core.windows import ACTIONS, HISTORY, Choose, best_of_each
-from volition.nets.regions import RegionQ
+from volition.nets.regions import RegionHead, RegionQ
+
+
+class WindowQ(nn.Module):
+    """Q of windows as they are pooled, through a `head` of its own, or of the features that `Seen` gives, without."""
+
+    def __init__(self, head: RegionHead | None, q: RegionQ) -> None:
+        super().__init__()
+        self.head, self.q = head, q
 
 
 class TreeAgent(nn.Module):
     """Sight and Q together. The state is window, whole image and history (Jie 2016, section 3.1).
 
-    With `context` it has the features of a window so many times as wide and high too, with `place` its corners.
+    With `context` it has the features of a window so many times as wide and high too, with `place` its corners. With
+    `own` Q has a head of its own, which begins as sight's and learns on from rewards; else its features stay.
     """
 
-    def __init__(self, sight: Sight, hidden: Sequence[int], context: float, place: bool) -> None:
+    def __init__(self, sight: Sight, hidden: Sequence[int], context: float, place: bool, own: bool) -> None:
         super().__init__()
         self.sight, self.context, self.place = sight, context, place
         units = sight.head.units
         features = 2 * units if context else units
-        self.q = RegionQ(features, units, HISTORY, len(ACTIONS), hidden, 6 if place else 0)
+        q = RegionQ(features, units, HISTORY, len(ACTIONS), hidden, 6 if place else 0)
+        self.net = WindowQ(copy.deepcopy(sight.head) if own else None, q)
 
-    def features(self, seen: Seen, image: Tensor, window: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What is seen of windows `[K, 4]` of images `[K]`, and where they are: `[K, units]`, `[K, 6]`."""
-        size, found = seen.size[image].float(), seen.look(image, window)
-        if self.context:
-            middle, half = (window[:, :2] + window[:, 2:]) / 2, (window[:, 2:] - window[:, :2]) * self.context / 2
-            wider = torch.cat([(middle - half).clamp(min=0), torch.minimum(middle + half, size)], -1)
-            found = torch.cat([found, seen.look(image, wider)], -1)
-        if not self.place:
-            return found, None
-        corners = window / size.repeat(1, 2)
-        return found, torch.cat([corners, (corners[:, 2:] - corners[:, :2]).log2() / 4], -1)
+    def begin(self) -> None:
+        """Take over the features that sight has learned."""
+        if self.net.head is not None:
+            self.net.head.load_state_dict(self.sight.head.state_dict())
 
     def values(
-        self, seen: Seen, image: Tensor, window: Tensor, history: Tensor, other: RegionQ | None = None
+        self, seen: Seen, image: Tensor, window: Tensor, history: Tensor, other: WindowQ | None = None
     ) -> Tensor:
         """Q(s,·) `[N, W, 13]` of windows `[N, W, 4]` of images `[N]` with histories `[N, W, 50]`; or `other`'s Q."""
         count, wide = window.shape[:2]
-        found, place = self.features(seen, image.repeat_interleave(wide), window.flatten(0, 1))
-        net, used = other or self.q, max(1, int((history > 0).sum(-1).max()))
+        net, used = other or self.net, max(1, int((history > 0).sum(-1).max()))
+        each, window = image.repeat_interleave(wide), window.flatten(0, 1)
+        size = seen.size[each].float()
+        corners = window / size.repeat(1, 2)
+        place = torch.cat([corners, (corners[:, 2:] - corners[:, :2]).log2() / 4], -1) if self.place else None
+
+        def look(image: Tensor, window: Tensor) -> Tensor:
+            return seen.look(image, window) if net.head is None else net.head(seen.maps.pool(image, window))
+
         with torch.autocast(image.device.type, torch.bfloat16, enabled=seen.bf16):
-            part = net.image_part(seen.whole[image]).repeat_interleave(wide, 0)
-            q = net(found, part, history[..., -used:].flatten(0, 1), place)
+            found = look(each, window)
+            if self.context:
+                middle, half = (window[:, :2] + window[:, 2:]) / 2, (window[:, 2:] - window[:, :2]) * self.context / 2
+                wider = torch.cat([(middle - half).clamp(min=0), torch.minimum(middle + half, size)], -1)
+                found = torch.cat([found, look(each, wider)], -1)
+            scene = seen.whole[image] if net.head is None else net.head(seen.pooled[image])
+            part = net.q.image_part(scene).repeat_interleave(wide, 0)
+            q = net.q(found, part, history[..., -used:].flatten(0, 1), place)
         return q.float().unflatten(0, (count, wide))
 
     def searcher(self, seen: Seen) -> Make:

@@ -125,14 +125,15 @@ class Maps:
 class Seen:
     """The features of images, as they are from now on: `look` costs a pooling and one matrix product.
 
-    `whole` `[N, units]` is the feature of each image as one window.
+    `pooled` `[N, 7, 7, C]` is each image as one window, `whole` `[N, units]` its features.
     """
 
     def __init__(self, sight: Sight, maps: Maps) -> None:
         self.maps, self.size, self.bf16 = maps, maps.size, maps.bf16
         self.head = copy.deepcopy(sight.head).to(maps.maxima.dtype).requires_grad_(False)
-        every = torch.arange(len(self.size), device=self.size.device)
-        self.whole = torch.cat([self.look(i, whole(self.size[i])) for i in every.split(256)]).float()
+        every = torch.arange(len(self.size), device=self.size.device).split(256)
+        self.pooled = torch.cat([maps.pool(i, whole(self.size[i])) for i in every])
+        self.whole = torch.cat([self.head(part) for part in self.pooled.split(256)]).float()
 
     @torch.no_grad()
     def look(self, image: Tensor, window: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from volition.applications._tree_agent import TreeAgent, pack, unpack
+from volition.applications._tree_agent import TreeAgent, WindowQ, pack, unpack
 from volition.applications._tree_detection import compare, proposers
 from volition.applications._tree_lessons import Lessons
 from volition.applications._tree_picture import draw_tree
@@ -32,7 +32,7 @@ from volition.data import boxes as box_data
 from volition.data.boxes import BoxedImages
 from volition.envs.windows import WindowsVectorEnv
 from volition.errors import VolitionError
-from volition.nets.regions import RegionHead, RegionQ, SmallBackbone
+from volition.nets.regions import RegionHead, SmallBackbone
 from volition.nets.vgg import load_vgg16
 from volition.run import Run
 
@@ -100,8 +100,12 @@ class Config:
     """Units of Q's hidden layers; 4096, 1024, 1024, 1024 in the paper."""
     place: bool = True
     """The state holds the window's corners too; in the paper the history alone tells them."""
-    context: float = 2.0
+    context: float = 0.0
     """The state holds the features of a window so many times as wide and high too; 0 for none, as in the paper."""
+    own_head: bool = True
+    """Q's features of a window begin as Fast R-CNN's and learn on; in the paper they stay as they are."""
+    approach: float = 1.0
+    """What a rise of an IoU pays; a step without one costs as much (section 3.1: 1)."""
     levels: int = 6
     """Levels of the tree that is drawn."""
     bf16: bool = True
@@ -145,7 +149,8 @@ VARIANTS = {
         images="voc07+12", train_images=0, test_images=0, weights="vgg16.safetensors", side=500, units=4096,
         head_lessons=0, updates=5_000_000, num_envs=4, steps=50, ends=False, learns="taken", backup="max",
         capacity=800_000, batch=64, learning_starts=10_000, lr=1e-4, tau=1e-3, hidden=(4096, 1024, 1024, 1024),
-        place=False, context=0.0,
+        place=False,
+        own_head=False,
     ),
 }  # fmt: skip
 PAPER = {
@@ -172,8 +177,8 @@ def train(config: Config, run: Run | None = None) -> TreeAgent:
     images = load_images(config, run, "train")
     run.dataset = images.name
     agent = make_agent(config, len(images.classes)).to(run.device)
-    target = copy.deepcopy(agent.q).requires_grad_(False)
-    flat, still = Flat(agent.q), Flat(target)
+    target = copy.deepcopy(agent.net).requires_grad_(False)
+    flat, still = Flat(agent.net), Flat(target)
     optimizer = FlatAdam(flat, config.lr)
     canvas, bf16 = Canvas(images, config.side), config.bf16 and multiplies_bf16(run.device)
     lessons = Lessons(
@@ -192,6 +197,9 @@ def train(config: Config, run: Run | None = None) -> TreeAgent:
             run.log(update, **lessons.learn(update, run.generator))
             continue
         seen, at = seen or lessons.seen(), update - lessons.total
+        if at == 0:
+            agent.begin()
+            still.data.copy_(flat.data)
         epsilon = linear(at, config.epsilon, config.epsilon_end, int(0.4 * config.updates))
         while True:
             reward = play(config, agent, seen, env, memory, epsilon, run.generator)
@@ -246,7 +254,7 @@ def play(
 
 
 def learn(
-    config: Config, agent: TreeAgent, target: RegionQ, seen: Seen, batch: dict[str, Tensor]
+    config: Config, agent: TreeAgent, target: WindowQ, seen: Seen, batch: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Errors Q(s,a) − (r + γ V⁻(s')) and Q(s,a), `[B, A]`, of the action taken or of all 13."""
     image, window, history = batch["image"].long(), batch["window"].float(), unpack(batch["history"])
@@ -256,6 +264,7 @@ def learn(
         after = moves(window, seen.size[image])
         action = torch.arange(len(ACTIONS), device=image.device).expand(count, -1)
         reward = batch["reward"].float()
+        reward = torch.where(reward > 1, reward, config.approach * reward)
         if config.learns == "taken":
             action = batch["action"].long()[:, None]
             reward = reward.gather(1, action)
@@ -277,7 +286,7 @@ def make_agent(config: Config, classes: int) -> TreeAgent:
     else:
         backbone = SmallBackbone(config.channels, max(config.channels // 4, 1))
         sight = Sight(backbone, RegionHead(backbone.channels, config.units), classes)
-    return TreeAgent(sight, config.hidden, config.context, config.place)
+    return TreeAgent(sight, config.hidden, config.context, config.place, config.own_head)
 
 
 def multiplies_bf16(device: torch.device) -> bool:
