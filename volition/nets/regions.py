@@ -99,8 +99,9 @@ class SmallBackbone(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(_convolution(48, 2 * width), Residual(2 * width))
         wide = [2 * width, 4 * width, 8 * width, 8 * width]
-        self.stages = nn.ModuleList(nn.Sequential(_convolution(i, o, stride=2), Residual(o)) for i, o in pairwise(wide))
-        self.stages[-1].append(Residual(wide[-1]))
+        stages = [nn.Sequential(_convolution(i, o, stride=2), Residual(o)) for i, o in pairwise(wide)]
+        stages[-1].append(Residual(wide[-1]))
+        self.stages = nn.ModuleList(stages)
         self.across = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in wide[1:])
         self.out, self.channels = _convolution(channels, channels), channels
 
