@@ -27,6 +27,7 @@ from volition.core.trajectory import Trajectory
 from volition.data import images as image_data
 from volition.envs.glimpse import GlimpseVectorEnv
 from volition.errors import VolitionError
+from volition.machine import multiplies_bf16
 from volition.nets.attention import HIDDEN, RecurrentAttention
 from volition.nets.mlp import mlp
 from volition.run import Run
@@ -301,13 +302,6 @@ def make_optimizer(config: Config, *groups: tuple[float, Iterable[nn.Parameter]]
     if config.optimizer == "adam":
         return torch.optim.Adam(parameters, fused=True)
     return torch.optim.SGD(parameters, momentum=0.9)
-
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the machine has instructions for bfloat16 products; elsewhere they would be slower than float32's."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
 def anneal(optimizer: torch.optim.Optimizer, update: int, config: Config) -> float:

@@ -32,6 +32,7 @@ from volition.data import boxes as box_data
 from volition.data.boxes import BoxedImages
 from volition.envs.windows import WindowsVectorEnv
 from volition.errors import VolitionError
+from volition.machine import multiplies_bf16
 from volition.nets.regions import RegionHead, SmallBackbone
 from volition.nets.vgg import load_vgg16
 from volition.run import Run
@@ -287,13 +288,6 @@ def make_agent(config: Config, classes: int) -> TreeAgent:
         backbone = SmallBackbone(config.channels, max(config.channels // 4, 1))
         sight = Sight(backbone, RegionHead(backbone.channels, config.units), classes)
     return TreeAgent(sight, config.hidden, config.context, config.place, config.own_head)
-
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the machine has instructions for bfloat16 products; elsewhere they would be slower than float32's."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
 def load_images(config: Config, run: Run, split: str) -> BoxedImages:
