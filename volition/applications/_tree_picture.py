@@ -54,9 +54,9 @@ def draw_tree(path: Path, picture: np.ndarray, windows: Tensor, boxes: Tensor, n
     labels = [f"level {level + 1}" for level in range(levels)]
     handles += [Rectangle((0, 0), 1, 1, fill=False, ec=c, lw=2, ls="--") for c in (FOUND, MISSED)]
     figure.legend(
-        handles, [*labels, "found", "missed"], loc="outside lower center", ncols=levels + 2, fontsize=7, frameon=False
-    )
-    figure.suptitle("s: child by scaling, t: by translation or deformation", fontsize=7, y=0.02, x=0.88)
+        handles, [*labels, "found", "missed"], loc="outside lower center", ncols=levels + 2, fontsize=7, frameon=False,
+        title="the way to an object: s, a child by scaling; t, by translation or deformation", title_fontsize=7,
+    )  # fmt: skip
     figure.savefig(path, dpi=110)
     return path
 

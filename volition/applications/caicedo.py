@@ -361,7 +361,7 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
     and `recall_10` count objects that any attended window, or one of the first ten, has IoU ≥ ½ with; `effort` is the
     mean number of actions per right trigger.
     """
-    agent, images = load(config, run)
+    agent, images = trained(config, run)
     generator = torch.Generator(run.device).manual_seed(TEST_SEED)
     objects = (images.boxes * (images.label == 0).unsqueeze(-1)).to(run.device)
     rows: dict[str, list[tuple[Tensor, ...]]] = {}
@@ -384,7 +384,7 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
 @torch.no_grad()
 def watch(config: Config, run: Run) -> list[Path]:
     """Pictures of test images that show the class: the windows in order, those that triggered, right and wrong."""
-    agent, images = load(config, run)
+    agent, images = trained(config, run)
     images = images.subset((images.label == 0).any(1).nonzero()[:4, 0])
     canvas = Canvas(images, config.side)
     seen = Seen(agent.sight, Maps(agent.sight, canvas, run.device, config.bf16 and multiplies_bf16(run.device)))
@@ -400,7 +400,7 @@ def watch(config: Config, run: Run) -> list[Path]:
     ]  # fmt: skip
 
 
-def load(config: Config, run: Run) -> tuple[TriggerAgent, BoxedImages]:
+def trained(config: Config, run: Run) -> tuple[TriggerAgent, BoxedImages]:
     """The trained agent, and test images of which class 0 is the one that it looks for."""
     images = load_images(config, run, "test")
     run.dataset = images.name
