@@ -49,7 +49,8 @@ class Sight(nn.Module):
         guess = found[..., -4:][there].clamp(-5, 5).exp() * 5 * stride
         losses = {"cell_class": F.cross_entropy(found[..., :-4].flatten(0, 2), true.flatten())}
         overlap = iou(_around(guess)[:, None], _around(reach)[:, None]).flatten()
-        return losses | {"cell_box": -overlap.clamp(min=1e-4).log().mean()}
+        # a batch whose cells all lie outside of objects has nothing to say of boxes: the mean of nothing is NaN
+        return losses | {"cell_box": -overlap.clamp(min=1e-4).log().sum() / max(len(overlap), 1)}
 
     def window_loss(self, pooled: Tensor, window: Tensor, boxes: Tensor, label: Tensor) -> dict[str, Tensor]:
         """Fast R-CNN's two losses on windows `[N, R, 4]`, pooled `[N·R, …]`, of images with objects `[N, M, 4]`.
