@@ -30,16 +30,23 @@ def sight(answer: Tensor, classes: int = 2) -> Sight:
 
 
 def test_a_cell_learns_the_smallest_object_around_its_centre() -> None:
-    """Cells of 8 pixels; a small object fills the first, a large one all four; e⁰ of a reach is 5 strides."""
-    reach = torch.tensor([[4, 4, 4, 4], [12, 4, 4, 12], [4, 12, 12, 4], [12, 12, 4, 4.0]])
+    """Cells of 8 pixels; a small object fills the first, a large one the picture; e⁰ of a reach is 5 strides.
+
+    Centredness of the large one's cells: 4/20 across and 4/12 down, twice, and 12/12, 4/12 in the middle column.
+    """
+    reach = torch.tensor(
+        [[4, 4, 4, 4], [12, 4, 12, 12], [20, 4, 4, 12], [4, 12, 20, 4], [12, 12, 12, 4], [20, 12, 4, 4.0]]
+    )
     reach[1:] /= 2  # half of each side is IoU ¼
-    logits = torch.tensor([[0, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 0.0]])
-    answer = torch.cat([logits, (reach / 40).log()], 1).T.reshape(1, 7, 2, 2)
-    boxes, label = torch.tensor([[[0, 0, 16, 16], [0, 0, 8, 8.0]]]), torch.tensor([[0, 1]])
-    losses = sight(answer).cell_loss(torch.zeros(1, 3, 16, 16), boxes, label)
+    logits = torch.tensor([[0, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0.0]])
+    answer = torch.cat([logits, (reach / 40).log()], 1).T.reshape(1, 7, 2, 3)
+    boxes, label = torch.tensor([[[0, 0, 24, 16], [0, 0, 8, 8.0]]]), torch.tensor([[0, 1]])
+    losses = sight(answer).cell_loss(torch.zeros(1, 3, 16, 24), boxes, label)
     told = math.log(2 + math.e) - 1  # cross-entropy where the right one of three has a 1
-    assert losses["cell_class"].item() == pytest.approx((2 * told + 2 * math.log(3)) / 4)
-    assert losses["cell_box"].item() == pytest.approx(3 * math.log(4) / 4, rel=1e-5)
+    middle, corner = math.sqrt(1 / 3), math.sqrt(1 / 15)
+    large = (middle * told + (middle + 3 * corner) * math.log(3)) / (2 * middle + 3 * corner)
+    assert losses["cell_class"].item() == pytest.approx((told + large) / 2)
+    assert losses["cell_box"].item() == pytest.approx(math.log(4) / 2, rel=1e-5)
 
 
 def test_cells_outside_of_all_objects_are_ground() -> None:

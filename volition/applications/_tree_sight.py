@@ -33,24 +33,35 @@ class Sight(nn.Module):
     def cell_loss(self, pixels: Tensor, boxes: Tensor, label: Tensor) -> dict[str, Tensor]:
         """The smallest object around each cell's centre, if any: cross-entropy of its class, −ln IoU of its box.
 
-        Of pictures `[N, 3, H, W]` with objects `[N, M, 4]`, label −1 being none (Tian 2019, section 3.1).
+        Of pictures `[N, 3, H, W]` with objects `[N, M, 4]`, label −1 being none. An object's cells share a weight of 1,
+        in proportion to their centredness √(min(l, r)/max(l, r) · min(t, b)/max(t, b)), so that a large one counts no
+        more than a small one; those outside of all share 1 too (Tian 2019, section 3.1 and eq. 3).
         """
         found = self.cell(self.backbone(pixels)).permute(0, 2, 3, 1).float()
-        stride = self.backbone.stride
+        stride, most = self.backbone.stride, label.shape[1]
         y, x = (stride * (torch.arange(n, device=boxes.device) + 0.5) for n in found.shape[1:3])
         here = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None, :, :, None]  # [1, h, w, 1, 2]
         box = boxes[:, None, None]
-        reach = torch.cat([here - box[..., :2], box[..., 2:] - here], -1)  # left, top, right, bottom [N, h, w, M, 4]
-        inside = (reach > 0).all(-1) & (label >= 0)[:, None, None]
+        near, far = here - box[..., :2], box[..., 2:] - here  # left and top, right and bottom [N, h, w, M, 2]
+        inside = ((near > 0) & (far > 0)).all(-1) & (label >= 0)[:, None, None]
         least, which = area(box).expand(inside.shape).masked_fill(~inside, torch.inf).min(-1)
-        there = least.isfinite()
-        true = torch.where(there, label[:, None, None].expand(inside.shape).gather(3, which[..., None])[..., 0] + 1, 0)
-        reach = reach.gather(3, which[..., None, None].expand(-1, -1, -1, 1, 4))[:, :, :, 0][there]
-        guess = found[..., -4:][there].clamp(-5, 5).exp() * 5 * stride
-        losses = {"cell_class": F.cross_entropy(found[..., :-4].flatten(0, 2), true.flatten())}
-        overlap = iou(_around(guess)[:, None], _around(reach)[:, None]).flatten()
-        # a batch whose cells all lie outside of objects has nothing to say of boxes: the mean of nothing is NaN
-        return losses | {"cell_box": -overlap.clamp(min=1e-4).log().sum() / max(len(overlap), 1)}
+        image, row, column = least.isfinite().nonzero().unbind(1)  # the K cells that lie in an object
+        which = which[image, row, column]
+        near, far = near[image, row, column, which], far[image, row, column, which]
+        share = (torch.minimum(near, far) / torch.maximum(near, far)).prod(-1).sqrt()
+        each = torch.zeros(len(label) * most, device=boxes.device).index_add_(0, image * most + which, share)
+        share, objects = share / each[image * most + which], (each > 0).sum().clamp(min=1)
+        true = torch.zeros(found.shape[:3], dtype=torch.int64, device=boxes.device)
+        true[image, row, column] = label[image, which] + 1
+        cost = F.cross_entropy(found[..., :-4].flatten(0, 2), true.flatten(), reduction="none").view_as(true)
+        nothing = true == 0
+        ground = (cost * nothing).sum() / nothing.sum().clamp(min=1)
+        guess = found[image, row, column, -4:].clamp(-5, 5).exp() * 5 * stride
+        overlap = iou(_around(guess)[:, None], _around(torch.cat([near, far], -1))[:, None]).flatten()
+        return {
+            "cell_class": ground + (cost[image, row, column] * share).sum() / objects,
+            "cell_box": -(overlap.clamp(min=1e-4).log() * share).sum() / objects,
+        }
 
     def window_loss(self, pooled: Tensor, window: Tensor, boxes: Tensor, label: Tensor) -> dict[str, Tensor]:
         """Fast R-CNN's two losses on windows `[N, R, 4]`, pooled `[N·R, …]`, of images with objects `[N, M, 4]`.
