@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-SHAPES = ("disc", "ring", "triangle", "cross", "star")
+SHAPES = ("disc", "ring", "triangle", "arrow", "star")
 
 
 def outline(name: str, turns: float, side: int = -1, part: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,14 +33,14 @@ def _unit(name: str) -> tuple[np.ndarray, np.ndarray]:
         radius = np.resize(radii, corners)
         return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], 1)
 
-    none, arm = np.zeros((0, 2)), 0.33
-    if name == "cross":
-        quarter = np.array([(-arm, -1), (arm, -1), (arm, -arm)])
-        return np.concatenate([quarter @ _rotation(k / 4) for k in range(4)]), none
+    none = np.zeros((0, 2))
+    # no cross: that is the mark with which `caicedo` covers what it has found
+    half = np.array([(0, -1), (0.9, -0.1), (0.35, -0.1), (0.35, 1)])
     return {
         "disc": (turn(48, 1), none),
         "ring": (turn(48, 1), turn(48, 0.55)),
         "triangle": (turn(3, 1), none),
+        "arrow": (np.concatenate([half, half[:0:-1] * (-1, 1)]), none),
         "star": (turn(10, 1, 0.42), none),
     }[name]
 
