@@ -46,9 +46,9 @@ class Config:
     images: str = "scenes"
     """"scenes" are generated; "voc07" and "voc07+12" are looked for in --data; or the path of your own pictures."""
     train_images: int = 2_000
-    """Images to train on; of others than scenes 0 takes all."""
+    """Images to train on, 0 for all; 0 scenes are 1,000."""
     test_images: int = 500
-    """Images to test on; of others than scenes 0 takes all."""
+    """Images to test on, 0 for all."""
     weights: str = ""
     """File of VGG-16's weights; without one a small backbone learns from the training images' boxes first."""
     side: int = 250
@@ -293,9 +293,7 @@ def make_agent(config: Config, classes: int) -> TreeAgent:
 def load_images(config: Config, run: Run, split: str) -> BoxedImages:
     """The images of the settings; with `validation` the last train images take the place of the test set."""
     count = config.train_images if split == "train" or config.validation else config.test_images
-    found = box_data.load(config.images, run.data, split, count or 1_000, validation=config.validation)
-    limit = config.train_images if split == "train" else config.test_images
-    return found.subset(range(limit)) if 0 < limit < len(found) else found
+    return box_data.load(config.images, run.data, split, count, validation=config.validation)
 
 
 @torch.no_grad()

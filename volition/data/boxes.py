@@ -152,32 +152,38 @@ def load(
     source: str = "scenes",
     folder: Path | None = None,
     split: str = "train",
-    count: int = 1000,
+    count: int = 0,
     seed: int = 0,
     validation: int = 0,
 ) -> BoxedImages:
-    """The train or test pictures that `source` names; `folder` is the data folder, `count` and `seed` are for scenes.
+    """The first `count` train or test pictures that `source` names, 0 for all; `folder` is the data folder.
 
-    "scenes" are generated; "voc07" and "voc07+12" are looked for in `folder`; anything else is a path: of a COCO file,
-    or of a folder with boxes.csv (file, label, x1, y1, x2, y2, perhaps difficult), with boxes.json in COCO's form, or
-    in VOC's form. Such a folder may hold folders train and test, each in one of these forms; else, unless VOC's image
-    sets say it, every fifth picture is for the test. With `validation` the last so many train pictures take the place
-    of the test set, which stays unseen: for tuning.
+    "scenes" are generated with `seed`, 1,000 of them where `count` is 0; "voc07" and "voc07+12" are looked for in
+    `folder`; anything else is a path: of a COCO file, or of a folder with boxes.csv (file, label, x1, y1, x2, y2,
+    perhaps difficult), with boxes.json in COCO's form, or in VOC's form. Such a folder may hold folders train and test,
+    each in one of these forms; else, unless VOC's image sets say it, every fifth picture is for the test. With
+    `validation` the last so many train pictures take the place of the test set, which stays unseen: for tuning.
     """
-    from volition.data import catalog, own, scenes, voc  # which build on this module
+    from volition.data import own, scenes  # which build on this module
 
     if split not in ("train", "test"):
         raise VolitionError(f"pictures are split into train and test; there is no {split!r}")
     if validation:
-        whole = load(source, folder, "train", count + validation, seed)
+        whole = load(source, folder, "train", count and count + validation, seed)
         keep = len(whole) - validation
         if validation < 0 or keep < 1:
             raise VolitionError(f"validation = {validation} of {len(whole)} train pictures leaves none to train on")
         return whole.subset(range(keep) if split == "train" else range(keep, len(whole)))
     if source == "scenes":
-        return scenes.generate(split, count, seed, folder)
-    if source not in VOC:
-        return own.load(Path(source), split)
+        return scenes.generate(split, count or 1000, seed, folder)
+    found = _pascal(source, folder, split) if source in VOC else own.load(Path(source), split)
+    return found.subset(range(count)) if 0 < count < len(found) else found
+
+
+def _pascal(source: str, folder: Path | None, split: str) -> BoxedImages:
+    """The image sets of VOC that `source` stands for, which lie in one folder."""
+    from volition.data import catalog, voc
+
     sets = VOC[source][split == "test"]
     roots = []
     for name in (f"voc{year}" for year, _ in sets):
