@@ -213,7 +213,7 @@ def test_all_rows_come_with_as_many_windows_as_they_say() -> None:
         name: (counts, best.shape)
         for name, counts, best in rows.floors(size, boxes, torch.Generator().manual_seed(0), (7, 15), (size, boxes))
     }
-    assert len(found) == 9 and {"random", "fitted windows", "bound"} <= found.keys()
+    assert len(found) == 11 and {"random", "fitted windows", "bound"} <= found.keys()
     assert all(value == ((7, 15), (2, 4, 3)) for value in found.values())
 
 
@@ -225,6 +225,19 @@ def test_bound_is_that_of_all_paths() -> None:
         level = moves(level, size.unsqueeze(1)).flatten(1, 2)
         every.append(level)
     assert torch.equal(limits.bound(size, boxes, (7,))[0], iou(torch.cat(every, 1), boxes).amax(1))
+
+
+def test_a_perfect_q_finds_a_lone_object_wherever_two_steps_can() -> None:
+    """r + γ V: finding it in the second step is worth at least −1 + 0.9·5, all without it at most 1 + 0.9."""
+    size, boxes = scattered(40, seed=1)
+    boxes, generator = boxes[:, :1], torch.Generator().manual_seed(0)
+    boxes[0] = 0
+    best = limits.planned(size, boxes, (3, 7), 0.9, lambda q: q.amax(-1), generator)
+    reach = limits.bound(size, boxes, (3, 7))
+    assert torch.equal(best > 0.5, reach > 0.5) and (best <= reach + 1e-6).all()
+    assert 10 < (reach[1] > 0.5).sum() < 40
+    myopic = limits.planned(size, boxes, (7,), 0.0, lambda q: q.amax(-1), generator)
+    assert (myopic > 0.5).sum() < (best[1] > 0.5).sum()
 
 
 def test_coverage_takes_the_other_object_when_one_is_served() -> None:

@@ -1,9 +1,11 @@
 """Windows without an agent: the best that actions could reach, a sliding window, and windows fitted to boxes."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from volition.core.windows import area, iou, moves, whole
+from volition.core.windows import ACTIONS, HIT, area, best_of_each, iou, moves, rewards, whole
 
 THRESHOLDS = (0.5, 0.6, 0.7)
 
@@ -30,6 +32,51 @@ def bound(size: Tensor, boxes: Tensor, counts: tuple[int, ...]) -> Tensor:
             if level < levels[-1]:
                 windows = _unique(moves(windows, one).flatten(0, 1))
     return best
+
+
+def planned(
+    size: Tensor,
+    boxes: Tensor,
+    counts: tuple[int, ...],
+    gamma: float,
+    value: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+) -> Tensor:
+    """As `bound`, of the tree that a perfect Q chooses for itself: what Q-learning with this reward can come to.
+
+    Q(s,a) = r + γ V(s') backwards over all 13^(L−1) ways, on each of which an object is found once; `value` makes V
+    of Q `[…, 13]`. Ties by chance. (Jie 2016, eq. 1)
+    """
+    levels = [(count + 1).bit_length() - 1 for count in counts]
+    best = torch.zeros(len(counts), *boxes.shape[:2], device=boxes.device)
+    for image in (area(boxes) > 0).any(1).nonzero()[:, 0].tolist():
+        one, objects = size[image], boxes[image][area(boxes[image]) > 0]
+        window, overlaps, pays = whole(one[None]), [], []
+        hit = torch.zeros(1, len(objects), dtype=torch.bool, device=boxes.device)
+        for level in range(levels[-1]):
+            overlaps.append(iou(window[None], objects[None])[0])
+            hit = hit | (overlaps[-1] > HIT)
+            if level < levels[-1] - 1:
+                window = moves(window, one).flatten(0, 1)
+                after = iou(window[None], objects[None])[0].unflatten(0, (-1, len(ACTIONS)))
+                pays.append(rewards(overlaps[-1], after, hit))
+                hit = hit.repeat_interleave(len(ACTIONS), 0)
+        for row, depth in enumerate(levels):
+            q, later = [torch.zeros(0)] * (depth - 1), torch.zeros(len(ACTIONS) ** (depth - 1), device=boxes.device)
+            for level in reversed(range(depth - 1)):
+                q[level] = pays[level] + gamma * later.view(-1, len(ACTIONS))
+                later = value(q[level])
+            at, found = torch.zeros(1, dtype=torch.int64, device=boxes.device), overlaps[0].amax(0)
+            for level in range(depth - 1):
+                at = (at[:, None] * len(ACTIONS) + best_of_each(untie(q[level][at], generator))).flatten()
+                found = torch.maximum(found, overlaps[level + 1][at].amax(0))
+            best[row, image, : len(objects)] = found
+    return best
+
+
+def untie(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """The same, equal ones made unequal by chance."""
+    return scores + 1e-5 * torch.rand(scores.shape, generator=generator, device=scores.device)
 
 
 def _unique(windows: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from volition.applications._tree_limits import THRESHOLDS, bound, fitted, grid
+from volition.applications._tree_limits import THRESHOLDS, bound, fitted, grid, planned, untie
 from volition.core.windows import (
     ACTIONS,
     HIT,
@@ -20,6 +20,7 @@ from volition.core.windows import (
     best_iou,
     best_of_each,
     iou,
+    mean_of_both,
     moves,
     rewards,
     tree,
@@ -137,7 +138,7 @@ def coverage(size: Tensor, boxes: Tensor, generator: torch.Generator) -> Choose:
             for group in (slice(0, SCALING), slice(SCALING, None)):
                 reach = after[:, w, group]
                 rise = (reach - best.unsqueeze(1)).masked_fill(~real.unsqueeze(1), -1).amax(-1)
-                action = _untie(rise, generator).argmax(-1)
+                action = untie(rise, generator).argmax(-1)
                 torch.maximum(best, reach[torch.arange(len(best)), action], out=best)
                 chosen.append(action + (group.start or 0))
         return torch.stack(chosen, -1).unflatten(-1, (-1, 2))
@@ -150,12 +151,8 @@ def _overlaps(windows: Tensor, size: Tensor, boxes: Tensor) -> tuple[Tensor, Ten
     return iou(windows, boxes), iou(moves(windows, size.unsqueeze(1)), boxes.unsqueeze(1))
 
 
-def _untie(scores: Tensor, generator: torch.Generator) -> Tensor:
-    return scores + 1e-5 * torch.rand(scores.shape, generator=generator, device=scores.device)
-
-
 def _best(scores: Tensor, generator: torch.Generator) -> Tensor:
-    return best_of_each(_untie(scores, generator))
+    return best_of_each(untie(scores, generator))
 
 
 def fixed(shares: Tensor, size: Tensor, boxes: Tensor, counts: tuple[int, ...], *, chunk: int = 64) -> Tensor:
@@ -189,6 +186,8 @@ def floors(
         if few and oracle is greedy:
             yield f"{name}, path", few, path(lambda i, make=make: flip(make(i), generator), size, boxes, few)
     if few:
+        for name, value in (("perfect Q, best", lambda q: q.amax(-1)), ("perfect Q, both", mean_of_both)):
+            yield name, few, planned(size, boxes, few, 0.9, value, generator)
         yield "bound", few, bound(size, boxes, few)
 
 

@@ -27,7 +27,7 @@ from volition.core.flat import Flat, FlatAdam
 from volition.core.losses import squared
 from volition.core.replay import Replay
 from volition.core.schedules import linear
-from volition.core.windows import ACTIONS, SCALING, best_of_each, moves, remember, tree, whole
+from volition.core.windows import ACTIONS, best_of_each, mean_of_both, moves, remember, tree, whole
 from volition.data import boxes as box_data
 from volition.data.boxes import BoxedImages
 from volition.envs.windows import WindowsVectorEnv
@@ -75,8 +75,9 @@ class Config:
     """Actions in an episode; 50 in the paper, though its trees are 10 levels deep at most."""
     ends: bool = True
     """The last action's value is its reward alone; in the paper an episode is cut off, and Q looks beyond."""
-    learns: Literal["taken", "all"] = "all"
-    """From the action that was taken, or from all 13: what each pays and leads to is known while one trains."""
+    asked: int = 3
+    """Actions learned from in each state: the taken one, and others, for what each pays and leads to is known while
+    one trains; 1 in the paper."""
     backup: Literal["max", "both"] = "both"
     """Value of a window: that of its best action, or the mean of the two that make its children."""
     capacity: int = 200_000
@@ -127,7 +128,7 @@ class Config:
             "batch": 1,
             "levels": 2,
         }
-        least |= {"learning_starts": 0, "validation": 0, "lr": 0, "lesson_lr": 0, "context": 0}
+        least |= {"asked": 1, "learning_starts": 0, "validation": 0, "lr": 0, "lesson_lr": 0, "context": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be {bound} or more")
@@ -148,7 +149,7 @@ VARIANTS = {
     # section 3 and figure 3; 16.5k images · 25 epochs · 50 steps are 20 M actions, and an update of 64 for each of 4
     "voc": Config(
         images="voc07+12", train_images=0, test_images=0, weights="vgg16.safetensors", side=500, units=4096,
-        head_lessons=0, updates=5_000_000, num_envs=4, steps=50, ends=False, learns="taken", backup="max",
+        head_lessons=0, updates=5_000_000, num_envs=4, steps=50, ends=False, asked=1, backup="max",
         capacity=800_000, batch=64, learning_starts=10_000, lr=1e-4, tau=1e-3, hidden=(4096, 1024, 1024, 1024),
         place=False,
         own_head=False,
@@ -163,13 +164,6 @@ PAPER = {
     "source": "Jie 2016, table 2",
     "rows": {"voc": 74.8},
 }
-
-
-def backup(config: Config, q: Tensor) -> Tensor:
-    """Value of a state of which Q is `[…, 13]`: of its best action, or of a fair coin between the best of each kind."""
-    if config.backup == "max":
-        return q.amax(-1)
-    return (q[..., :SCALING].amax(-1) + q[..., SCALING:].amax(-1)) / 2
 
 
 def train(config: Config, run: Run | None = None) -> TreeAgent:
@@ -208,7 +202,7 @@ def train(config: Config, run: Run | None = None) -> TreeAgent:
                 break
         still.data.lerp_(flat.data, config.tau)
         flat.zero_grad()
-        error, q = learn(config, agent, target, seen, memory.sample(config.batch, run.generator))
+        error, q = learn(config, agent, target, seen, memory.sample(config.batch, run.generator), run.generator)
         squared(error).mean().backward()
         flat.clip_grad_norm(10.0)
         optimizer.step(config.lr * (1 - at / config.updates))
@@ -255,24 +249,27 @@ def play(
 
 
 def learn(
-    config: Config, agent: TreeAgent, target: WindowQ, seen: Seen, batch: dict[str, Tensor]
+    config: Config,
+    agent: TreeAgent,
+    target: WindowQ,
+    seen: Seen,
+    batch: dict[str, Tensor],
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Errors Q(s,a) − (r + γ V⁻(s')) and Q(s,a), `[B, A]`, of the action taken or of all 13."""
+    """Errors Q(s,a) − (r + γ V⁻(s')) and Q(s,a), `[B, asked]`, of the action taken and of others."""
     image, window, history = batch["image"].long(), batch["window"].float(), unpack(batch["history"])
     count, last = len(image), (history > 0).sum(-1) == config.steps - 1
     q = agent.values(seen, image, window[:, None], history[:, None])[:, 0]
     with torch.no_grad():
-        after = moves(window, seen.size[image])
-        action = torch.arange(len(ACTIONS), device=image.device).expand(count, -1)
-        reward = batch["reward"].float()
+        lot = torch.rand(count, len(ACTIONS), generator=generator, device=image.device)
+        lot.scatter_(1, batch["action"].long()[:, None], -1.0)  # the taken one comes first
+        action = lot.argsort(-1)[:, : config.asked]
+        reward = batch["reward"].float().gather(1, action)
         reward = torch.where(reward > 1, reward, config.approach * reward)
-        if config.learns == "taken":
-            action = batch["action"].long()[:, None]
-            reward = reward.gather(1, action)
-            after = after.gather(1, action[..., None].expand(-1, -1, 4))
+        after = moves(window, seen.size[image]).gather(1, action[..., None].expand(-1, -1, 4))
         past = remember(history[:, None].expand(-1, action.shape[1], -1), action)
         following = agent.values(seen, image, after, past, target)
-        value = backup(config, following)
+        value = following.amax(-1) if config.backup == "max" else mean_of_both(following)
         if config.ends:
             value = value.masked_fill(last[:, None], 0.0)
         y = reward + config.gamma * value

@@ -123,6 +123,11 @@ def best_of_each(scores: Tensor) -> Tensor:
     return torch.stack([scaling, other + SCALING], -1)
 
 
+def mean_of_both(q: Tensor) -> Tensor:
+    """Value of a window of which both children are made: the mean of Q of the two, `[…, 13]` -> `[…]`."""
+    return (q[..., :SCALING].amax(-1) + q[..., SCALING:].amax(-1)) / 2
+
+
 Choose = Callable[[Tensor, Tensor], Tensor]
 """(windows `[N, W, 4]`, history `[N, W, 50]` int8) -> the K actions that make each window's children `[N, W, K]`."""
 
