@@ -18,6 +18,7 @@ from volition.core.windows import (
     CAICEDO,
     SMALLEST,
     area,
+    best_apart,
     best_iou,
     best_of_each,
     iou,
@@ -173,6 +174,22 @@ def test_recall_by_hand() -> None:
         "7 large": [100, 100, 0], "7 small": [0, 0, 0], "7 all": [50, 50, 0],
         "7 small, no difficult": [0, 0, 0], "7 all, no difficult": [0, 0, 0],
     }  # fmt: skip
+
+
+def test_children_keep_apart_where_they_can() -> None:
+    """The second window would repeat the first one's child and takes its next best; where all repeat, the best."""
+    size = torch.tensor([[400, 400]])
+    windows = whole(size).unsqueeze(1).expand(-1, 2, -1)
+    after, scores = moves(windows, size.unsqueeze(1)), torch.zeros(1, 2, len(ACTIONS))
+    scores[..., 3], scores[..., 2], scores[..., 9], scores[..., 10] = 2.0, 1.0, 5.0, 4.0
+    found = windows[:, :1]
+    assert best_apart(scores, after, found, 1.0).tolist() == [[[3, 9], [3, 9]]]
+    apart = best_apart(scores, after, found, 0.7)
+    assert apart[0, 0].tolist() == [3, 9] and apart[0, 1].tolist() == [2, 10]
+    assert best_apart(scores, after, after[0, :1], 0.0).tolist() == [[[3, 9], [3, 9]]]
+    chosen = after[0].gather(1, apart[0, ..., None].expand(-1, -1, 4)).flatten(0, 1)
+    overlap = iou(chosen[None], chosen[None])[0] - torch.eye(4)
+    assert overlap.max() <= 0.7
 
 
 def scattered(count: int = 40, seed: int = 0) -> tuple[Tensor, Tensor]:

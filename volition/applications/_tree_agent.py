@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from volition.applications._tree_rows import Make
 from volition.applications._tree_sight import Seen, Sight
-from volition.core.windows import ACTIONS, HISTORY, Choose, best_of_each
+from volition.core.windows import ACTIONS, HISTORY, Choose, best_apart, best_of_each, moves
 from volition.nets.regions import RegionHead, RegionQ
 
 
@@ -65,11 +65,23 @@ class TreeAgent(nn.Module):
             q = net.q(found, part, history[..., -used:].flatten(0, 1), place)
         return q.float().unflatten(0, (count, wide))
 
-    def searcher(self, seen: Seen) -> Make:
-        """Numbers of images → how the agent chooses the children of their windows."""
+    def searcher(self, seen: Seen, apart: float = 1.0) -> Make:
+        """Numbers of images → how the agent chooses the children of their windows.
+
+        With `apart` below 1 no child's IoU with a window of the tree is more, where another child can be had.
+        """
 
         def make(image: Tensor) -> Choose:
-            return lambda windows, history: best_of_each(self.values(seen, image, windows, history))
+            found: list[Tensor] = []
+
+            def choose(windows: Tensor, history: Tensor) -> Tensor:
+                q = self.values(seen, image, windows, history)
+                if apart == 1:
+                    return best_of_each(q)
+                found.append(windows)
+                return best_apart(q, moves(windows, seen.size[image].unsqueeze(1)), torch.cat(found, 1), apart)
+
+            return choose
 
         return make
 

@@ -11,6 +11,7 @@ training Q-learning; the exploiting action is the best scaling or the best other
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -108,6 +109,8 @@ class Config:
     """Q's features of a window begin as Fast R-CNN's and learn on; in the paper they stay as they are."""
     approach: float = 1.0
     """What a rise of an IoU pays; a step without one costs as much (section 3.1: 1)."""
+    apart: float = 0.8
+    """IoU that a window has at most with those before it in its tree, where there is a choice; 1 in the paper: any."""
     levels: int = 6
     """Levels of the tree that is drawn."""
     bf16: bool = True
@@ -132,7 +135,7 @@ class Config:
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be {bound} or more")
-        for name in ("gamma", "tau", "epsilon", "epsilon_end", "guided"):
+        for name in ("gamma", "tau", "epsilon", "epsilon_end", "guided", "apart"):
             if not 0 <= getattr(self, name) <= 1:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must lie in 0 … 1")
         if not self.hidden or min(self.hidden) < 1:
@@ -151,8 +154,7 @@ VARIANTS = {
         images="voc07+12", train_images=0, test_images=0, weights="vgg16.safetensors", side=500, units=4096,
         head_lessons=0, updates=5_000_000, num_envs=4, steps=50, ends=False, asked=1, backup="max",
         capacity=800_000, batch=64, learning_starts=10_000, lr=1e-4, tau=1e-3, hidden=(4096, 1024, 1024, 1024),
-        place=False,
-        own_head=False,
+        place=False, own_head=False, apart=1.0,
     ),
 }  # fmt: skip
 PAPER = {
@@ -297,8 +299,9 @@ def load_images(config: Config, run: Run, split: str) -> BoxedImages:
 def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
     """Recall in % of the learned tree and, from the same objects, of all that it must be read beside.
 
-    `recall_31` and `recall_63` count all objects at IoU ½; lists are IoU 0.5, 0.6 and 0.7. `map_31` and `map_63` are
-    the mAP of a detector of as many proposals, `map07_…` by eleven points.
+    `recall_31` and `recall_63` count all objects at IoU ½; lists are IoU 0.5, 0.6 and 0.7. `plain` is the tree without
+    `apart`, `path` a single path. `map_31` and `map_63` are the mAP of a detector of as many proposals, `map07_…` by
+    eleven points.
     """
     images = load_images(config, run, "test")
     agent, seen = look(config, run, images)
@@ -306,10 +309,11 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
     counts = tuple(count for count in COUNTS if count < max(64, 2**config.levels))
     few = tuple(count for count in counts if count <= 63)
     generator = torch.Generator(run.device).manual_seed(TEST_SEED)
-    make = agent.searcher(seen)
+    plain, make = agent.searcher(seen), agent.searcher(seen, config.apart)
     train = load_images(config, run, "train")
     rows = [("", counts, search(make, size, boxes, counts))]
-    rows.append(("path", few, path(lambda i: flip(make(i), generator), size, boxes, few)))
+    rows.append(("plain", counts, search(plain, size, boxes, counts)))
+    rows.append(("path", few, path(lambda i: flip(plain(i), generator), size, boxes, few)))
     rows += floors(size, boxes, generator, counts, (train.size.to(run.device), train.boxes.to(run.device)))
     results: dict[str, float | list[float]] = {}
     for name, widths, best in rows:
@@ -320,7 +324,8 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
         for count in widths:
             results[f"{name or 'recall'}_{count}".replace(" ", "_")] = table[f"{count} all"][0]
     taught = train.subset(range(min(TAUGHT, len(train))))
-    kinds = proposers(agent.searcher, taught.size.to(run.device), taught.boxes.to(run.device), few[-1], generator)
+    searcher = partial(agent.searcher, apart=config.apart)
+    kinds = proposers(searcher, taught.size.to(run.device), taught.boxes.to(run.device), few[-1], generator)
     both = (seen, images), (eyes(config, run, agent, taught), taught)
     return results | compare(agent.sight.detector, *both, kinds, few[-2:], generator)
 
@@ -332,7 +337,7 @@ def watch(config: Config, run: Run) -> list[Path]:
     images = images.subset(range(min(4, len(images))))
     agent, seen = look(config, run, images)
     every = torch.arange(len(images), device=run.device)
-    windows = tree(agent.searcher(seen)(every), whole(seen.size), seen.size, config.levels).cpu()
+    windows = tree(agent.searcher(seen, config.apart)(every), whole(seen.size), seen.size, config.levels).cpu()
     pictures = [images.pixels(i).permute(1, 2, 0).numpy() for i in range(len(images))]
     names = [[images.classes[label] if label >= 0 else "" for label in row] for row in images.label.tolist()]
     return [

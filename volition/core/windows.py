@@ -128,6 +128,24 @@ def mean_of_both(q: Tensor) -> Tensor:
     return (q[..., :SCALING].amax(-1) + q[..., SCALING:].amax(-1)) / 2
 
 
+def best_apart(scores: Tensor, after: Tensor, found: Tensor, most: float) -> Tensor:
+    """As `best_of_each`, but for children that repeat a window: `[N, W, 13]`, after `[N, W, 13, 4]` -> `[N, W, 2]`.
+
+    The best whose IoU with every window so far, `found` `[N, F, 4]` and the children chosen before it, is `most` at
+    most; the best of all where there is none.
+    """
+    chosen, every = [], torch.arange(len(found), device=found.device)
+    for w in range(scores.shape[1]):
+        for group in (slice(0, SCALING), slice(SCALING, None)):
+            child = after[:, w, group]
+            repeats = iou(child, found).amax(-1) > most
+            repeats &= ~repeats.all(-1, keepdim=True)
+            best = scores[:, w, group].masked_fill(repeats, -torch.inf).argmax(-1)
+            found = torch.cat([found, child[every, best].unsqueeze(1)], 1)
+            chosen.append(best + (group.start or 0))
+    return torch.stack(chosen, -1).unflatten(-1, (-1, 2))
+
+
 Choose = Callable[[Tensor, Tensor], Tensor]
 """(windows `[N, W, 4]`, history `[N, W, 50]` int8) -> the K actions that make each window's children `[N, W, K]`."""
 
