@@ -170,7 +170,7 @@ def floors(
     """All rows that need no picture, one after another: name, numbers of windows, best IoU `[C, N, M]` for `recall`.
 
     `trained`, sizes and boxes of the training images, adds the windows fitted to them. A single path has no use for
-    more than 63 windows, and beyond that the bound takes too long.
+    more than 63 windows, and beyond that the bound takes too long, as a perfect Q does beyond 31.
     """
     few = tuple(count for count in counts if count <= 63)
     yield "random", counts, search(lambda i: at_random(generator), size, boxes, counts)
@@ -185,9 +185,10 @@ def floors(
         yield name, counts, search(make, size, boxes, counts)
         if few and oracle is greedy:
             yield f"{name}, path", few, path(lambda i, make=make: flip(make(i), generator), size, boxes, few)
-    if few:
+    if shallow := tuple(count for count in counts if count <= 31):
         for name, value in (("perfect Q, best", lambda q: q.amax(-1)), ("perfect Q, both", mean_of_both)):
-            yield name, few, planned(size, boxes, few, 0.9, value, generator)
+            yield name, shallow, planned(size, boxes, shallow, 0.9, value, generator)
+    if few:
         yield "bound", few, bound(size, boxes, few)
 
 
