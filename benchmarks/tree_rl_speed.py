@@ -60,17 +60,12 @@ class Plain:
 
     def choose(self, image: int, window: Tensor, history: list[int]) -> tuple[int, int]:
         size = self.seen.size[image].float()
-        found = [self.features(image, window)]
-        if reach := self.agent.context:
-            middle, half = (window[:2] + window[2:]) / 2, (window[2:] - window[:2]) * reach / 2
-            wider = torch.cat([(middle - half).clamp(min=0), torch.minimum(middle + half, size)])
-            found.append(self.features(image, wider))
         bits = torch.zeros(HISTORY, len(ACTIONS))
         for age, action in enumerate(reversed(history)):
             bits[HISTORY - 1 - age, action] = 1
         corners = window / size.repeat(2)
         place = torch.cat([corners, (corners[2:] - corners[:2]).log2() / 4])
-        state = torch.cat([*found, self.features(image, whole(size)), bits.flatten(), place])
+        state = torch.cat([self.features(image, window), self.features(image, whole(size)), bits.flatten(), place])
         q = self.agent.net.q.rest(F.relu(self.weight @ state + self.agent.net.q.window.bias))
         first, second = best_of_each(q).tolist()
         return first, second
@@ -99,7 +94,7 @@ def operations(agent: TreeAgent, images: int) -> float:
     """Floating-point operations of the batched search's products; the windows of the last level choose nothing."""
     q, inner = agent.net.q, 2 ** (LEVELS - 1) - 1
     per_window = sum(layer.weight.numel() for layer in q.rest.modules() if isinstance(layer, nn.Linear))
-    head = agent.sight.head.linear.weight.numel() * (2 if agent.context else 1)
+    head = agent.sight.head.linear.weight.numel()
     per_window += head + q.window.weight.numel() + (0 if q.place is None else q.place.weight.numel())
     return 2.0 * images * (inner * per_window + q.whole.weight.numel() + agent.sight.head.linear.weight.numel())
 

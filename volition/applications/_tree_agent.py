@@ -23,16 +23,15 @@ class WindowQ(nn.Module):
 class TreeAgent(nn.Module):
     """Sight and Q together. The state is window, whole image and history (Jie 2016, section 3.1).
 
-    With `context` it has the features of a window so many times as wide and high too, with `place` its corners. With
-    `own` Q has a head of its own, which begins as sight's and learns on from rewards; else its features stay.
+    With `place` it has the window's corners too. With `own` Q has a head of its own, which begins as sight's and learns
+    on from rewards; else its features stay.
     """
 
-    def __init__(self, sight: Sight, hidden: Sequence[int], context: float, place: bool, own: bool) -> None:
+    def __init__(self, sight: Sight, hidden: Sequence[int], place: bool, own: bool) -> None:
         super().__init__()
-        self.sight, self.context, self.place = sight, context, place
+        self.sight, self.place = sight, place
         units = sight.head.units
-        features = 2 * units if context else units
-        q = RegionQ(features, units, HISTORY, len(ACTIONS), hidden, 6 if place else 0)
+        q = RegionQ(units, units, HISTORY, len(ACTIONS), hidden, 6 if place else 0)
         self.net = WindowQ(copy.deepcopy(sight.head) if own else None, q)
 
     def begin(self) -> None:
@@ -51,15 +50,8 @@ class TreeAgent(nn.Module):
         corners = window / size.repeat(1, 2)
         place = torch.cat([corners, (corners[:, 2:] - corners[:, :2]).log2() / 4], -1) if self.place else None
 
-        def look(image: Tensor, window: Tensor) -> Tensor:
-            return seen.look(image, window) if net.head is None else net.head(seen.maps.pool(image, window))
-
         with torch.autocast(image.device.type, torch.bfloat16, enabled=seen.bf16):
-            found = look(each, window)
-            if self.context:
-                middle, half = (window[:, :2] + window[:, 2:]) / 2, (window[:, 2:] - window[:, :2]) * self.context / 2
-                wider = torch.cat([(middle - half).clamp(min=0), torch.minimum(middle + half, size)], -1)
-                found = torch.cat([found, look(each, wider)], -1)
+            found = seen.look(each, window) if net.head is None else net.head(seen.maps.pool(each, window))
             scene = seen.whole[image] if net.head is None else net.head(seen.pooled[image])
             part = net.q.image_part(scene).repeat_interleave(wide, 0)
             q = net.q(found, part, history[..., -used:].flatten(0, 1), place)

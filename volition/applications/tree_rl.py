@@ -97,18 +97,12 @@ class Config:
     """Probability ε of an action at random, at the start (section 3.2)."""
     epsilon_end: float = 0.1
     """ε after the first 40 % of the updates, 10 of 25 epochs (section 3.2)."""
-    guided: float = 0.0
-    """Share of the actions at random that are drawn among those that pay more than −1 (Caicedo 2015, section 4)."""
     hidden: tuple[int, ...] = (512, 512)
     """Units of Q's hidden layers; 4096, 1024, 1024, 1024 in the paper."""
     place: bool = True
     """The state holds the window's corners too; in the paper the history alone tells them."""
-    context: float = 0.0
-    """The state holds the features of a window so many times as wide and high too; 0 for none, as in the paper."""
     own_head: bool = True
     """Q's features of a window begin as Fast R-CNN's and learn on; in the paper they stay as they are."""
-    approach: float = 1.0
-    """What a rise of an IoU pays; a step without one costs as much (section 3.1: 1)."""
     apart: float = 0.8
     """IoU that a window has at most with those before it in its tree, where there is a choice; 1 in the paper: any."""
     levels: int = 6
@@ -131,11 +125,11 @@ class Config:
             "batch": 1,
             "levels": 2,
         }
-        least |= {"asked": 1, "learning_starts": 0, "validation": 0, "lr": 0, "lesson_lr": 0, "context": 0}
+        least |= {"asked": 1, "learning_starts": 0, "validation": 0, "lr": 0, "lesson_lr": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be {bound} or more")
-        for name in ("gamma", "tau", "epsilon", "epsilon_end", "guided", "apart"):
+        for name in ("gamma", "tau", "epsilon", "epsilon_end", "apart"):
             if not 0 <= getattr(self, name) <= 1:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must lie in 0 … 1")
         if not self.hidden or min(self.hidden) < 1:
@@ -238,14 +232,10 @@ def play(
     """One action in every image, remembered; returns what they paid `[B]`."""
     obs, count = env.obs, config.num_envs
     q = agent.values(seen, obs["image"], obs["window"][:, None], obs["history"][:, None])[:, 0]
-    scaling, coin, guided, lottery = torch.rand(4, count, generator=generator, device=q.device)
+    scaling, coin, lottery = torch.rand(3, count, generator=generator, device=q.device)
     both = best_of_each(q)
     best = torch.where(scaling < 0.5, both[:, 0], both[:, 1])
-    pays = env.payoffs > -1
-    allowed = torch.where((guided < config.guided)[:, None] & pays.any(-1, keepdim=True), pays, True).float()
-    at = (lottery * allowed.sum(-1)).floor()
-    random = (allowed.cumsum(-1) > at[:, None]).float().argmax(-1)
-    action = torch.where(coin < epsilon, random, best)
+    action = torch.where(coin < epsilon, (lottery * len(ACTIONS)).long(), best)
     memory.add(observed(env, action))
     return env.step(action)[1]
 
@@ -267,7 +257,6 @@ def learn(
         lot.scatter_(1, batch["action"].long()[:, None], -1.0)  # the taken one comes first
         action = lot.argsort(-1)[:, : config.asked]
         reward = batch["reward"].float().gather(1, action)
-        reward = torch.where(reward > 1, reward, config.approach * reward)
         after = moves(window, seen.size[image]).gather(1, action[..., None].expand(-1, -1, 4))
         past = remember(history[:, None].expand(-1, action.shape[1], -1), action)
         following = agent.values(seen, image, after, past, target)
@@ -286,7 +275,7 @@ def make_agent(config: Config, classes: int) -> TreeAgent:
     else:
         backbone = SmallBackbone(config.channels, max(config.channels // 4, 1))
         sight = Sight(backbone, RegionHead(backbone.channels, config.units), classes)
-    return TreeAgent(sight, config.hidden, config.context, config.place, config.own_head)
+    return TreeAgent(sight, config.hidden, config.place, config.own_head)
 
 
 def load_images(config: Config, run: Run, split: str) -> BoxedImages:
