@@ -46,7 +46,7 @@ TAUGHT = 1_000  # training images whose proposals teach the detectors that are c
 class Config:
     images: str = "scenes"
     """"scenes" are generated; "voc07" and "voc07+12" are looked for in --data; or the path of your own pictures."""
-    train_images: int = 2_000
+    train_images: int = 8_000
     """Images to train on, 0 for all; 0 scenes are 1,000."""
     test_images: int = 500
     """Images to test on, 0 for all."""
@@ -58,11 +58,11 @@ class Config:
     """Channels of the small backbone's maps; its inner layers go with them."""
     units: int = 256
     """Features of a window; VGG-16's fc6 has 4096."""
-    lessons: int = 3_000
+    lessons: int = 6_000
     """Updates of the small backbone, before all else."""
     lesson_images: int = 8
     """Images in each of them."""
-    lesson_lr: float = 1.5e-3
+    lesson_lr: float = 2e-3
     """Learning rate of the backbone and of the head, annealed linearly to 0."""
     head_lessons: int = 600
     """Updates of the window's features and Fast R-CNN's two answers, on the maps of the backbone as it is then."""
@@ -83,7 +83,7 @@ class Config:
     """Value of a window: that of its best action, or the mean of the two that make its children."""
     capacity: int = 200_000
     """Transitions that the replay remembers."""
-    batch: int = 128
+    batch: int = 384
     """Transitions in an update."""
     learning_starts: int = 2_000
     """Transitions before the first update of Q."""
