@@ -107,6 +107,8 @@ class Config:
     """IoU that a window has at most with those before it in its tree, where there is a choice; 1 in the paper: any."""
     levels: int = 6
     """Levels of the tree that is drawn."""
+    most: int = 1023
+    """Windows of the largest tree that is evaluated, after those of 15, 31, 63 and 255."""
     bf16: bool = True
     """Features and products in bfloat16 where the machine can."""
     validation: int = 0
@@ -125,7 +127,7 @@ class Config:
             "batch": 1,
             "levels": 2,
         }
-        least |= {"asked": 1, "learning_starts": 0, "validation": 0, "lr": 0, "lesson_lr": 0}
+        least |= {"asked": 1, "most": 31, "learning_starts": 0, "validation": 0, "lr": 0, "lesson_lr": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be {bound} or more")
@@ -140,7 +142,7 @@ VARIANTS = {
     "tiny": Config(
         train_images=6, test_images=4, side=64, channels=4, units=8, lessons=6, lesson_images=2, head_lessons=4,
         head_windows=2, updates=20, num_envs=4, steps=3, capacity=60, batch=4, learning_starts=8, hidden=(16,),
-        levels=4, bf16=False,
+        levels=4, most=63, bf16=False,
     ),
     "laptop": Config(),
     # section 3 and figure 3; 16.5k images · 25 epochs · 50 steps are 20 M actions, and an update of 64 for each of 4
@@ -295,7 +297,7 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
     images = load_images(config, run, "test")
     agent, seen = look(config, run, images)
     size, boxes = images.size.to(run.device), images.boxes.to(run.device)
-    counts = tuple(count for count in COUNTS if count < max(64, 2**config.levels))
+    counts = tuple(count for count in COUNTS if count <= config.most)
     few = tuple(count for count in counts if count <= 63)
     generator = torch.Generator(run.device).manual_seed(TEST_SEED)
     plain, make = agent.searcher(seen), agent.searcher(seen, config.apart)
