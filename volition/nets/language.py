@@ -98,14 +98,19 @@ def head(model: Any) -> nn.Module:
     return model.get_output_embeddings()
 
 
-def hidden(trunk: Any, ids: Tensor, mask: Tensor, where: Tensor | None = None) -> Tensor:
-    """Hidden states `[N, T, width]`; `where` are the positions `[N, T]`, counted from a mask `[N, T]` when None."""
+def hidden(trunk: Any, ids: Tensor, mask: Tensor, where: Tensor | None = None, cache: Any = None) -> Tensor:
+    """Hidden states `[N, T, width]`; `where` are the positions `[N, T]`, counted from a mask `[N, T]` when None.
+
+    With a cache of transformers, which it fills, ids and positions are those after it and the mask covers both.
+    """
     if where is None:
         where = positions(mask)
     if mask.dim() == 4:
         mask = _attention_mask(trunk, mask)
     extra = {"position_ids": where} if _takes_positions(trunk) else {}
-    return trunk(input_ids=ids, attention_mask=mask, use_cache=False, **extra).last_hidden_state
+    if cache is not None:
+        extra |= {"past_key_values": cache}
+    return trunk(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra).last_hidden_state
 
 
 def log_probs(
