@@ -3,6 +3,8 @@
 Schedules are plain functions of the step, so a run that resumes at a step goes on with the same numbers.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,13 @@ def exponential(step: int, start: float, end: float, steps: int) -> float:
     if steps <= 0:
         return end
     return start * (end / start) ** min(max(step / steps, 0.0), 1.0)
+
+
+def cosine(step: int, start: float, end: float, steps: int) -> float:
+    """end + (start − end)·½(1 + cos(π·min(step/steps, 1))) (Loshchilov 2017, eq. 5, without restarts)."""
+    if steps <= 0:
+        return end
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(max(step / steps, 0.0), 1.0)))
 
 
 def epsilon_greedy(
