@@ -37,9 +37,10 @@ class Options:
 
 def parse(module: ModuleType, name: str, variant: str, words: list[str], command: str = "train") -> tuple[Any, Options]:
     """The settings and options that the flags `words` give; tyro prints help and mistakes and exits."""
-    flat = tyro.conf.OmitArgPrefixes
+    # a recipe of several systems has settings of one name: theirs are told apart as --system.name
+    top, flat = tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes
     # the names of the fields are the titles of the groups in the help
-    kind = dataclasses.make_dataclass("Train", [("recipe", flat[module.Config]), ("run", flat[Options])])
+    kind = dataclasses.make_dataclass("Train", [("recipe", Annotated[module.Config, top]), ("run", flat[Options])])
     if {"-h", "--help"} & set(words):
         print(inspect.cleandoc(module.__doc__ or ""), end="\n\n")  # tyro would join its lines
     given = tyro.cli(

@@ -1,7 +1,7 @@
 """Completions as episodes: reward at the last token, a price on leaving the reference policy at every token.
 
-Everything is `[N, R]`, one row a completion, mask True at its tokens up to and with EOS. The state of token t is the prompt
-and the tokens before t; a completion that was cut at R tokens has ended too. Where mask is False results are 0.
+Everything is `[N, R]`, one row a completion, mask True at its tokens up to and with EOS. The state of token t is the
+prompt and the tokens before t; a completion that was cut at R tokens has ended too. Where mask is False results are 0.
 """
 
 from typing import Any

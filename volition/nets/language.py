@@ -22,7 +22,13 @@ from torch.utils.checkpoint import checkpoint
 from volition.errors import VolitionError
 
 try:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        GPT2Config,
+        GPT2LMHeadModel,
+    )
     from transformers.utils import logging
 except ImportError:
     raise VolitionError("language models need more packages: pip install 'volition[feedback]'") from None
@@ -71,6 +77,18 @@ def load(folder: str | Path, lora: int = 0) -> Any:
                 model = get_peft_model(model, wanted)
     _check_head(model, folder)
     return model.eval()
+
+
+def context(folder: str | Path) -> int:
+    """How many tokens the model in `folder` can look back on; 1,024 where it does not say."""
+    from peft import PeftConfig
+
+    folder = Path(folder)
+    with _one_line(folder, "language model"):
+        if (folder / "adapter_config.json").exists():
+            folder = Path(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path or "")
+        settings = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    return getattr(settings, "max_position_embeddings", None) or 1024
 
 
 def save(model: Any, folder: str | Path) -> None:
@@ -154,7 +172,7 @@ class Scalar(nn.Module):
     def __init__(self, model: Any, std: float | None = None) -> None:
         super().__init__()
         self.trunk = trunk(model)
-        width = int(head(model).weight.shape[1])  # pyrefly: ignore
+        width = int(self.trunk.config.hidden_size)
         self.head = nn.Linear(width, 1, bias=False)
         nn.init.normal_(self.head.weight, std=(width + 1) ** -0.5 if std is None else std)
         self.register_buffer("shift", torch.zeros(()))

@@ -1,0 +1,58 @@
+"""Completions side by side with what judges say of them."""
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+Judge = Callable[[str, str], float]
+
+
+def judge(score: Judge, prompts: Sequence[str], said: Sequence[str]) -> Tensor:
+    """The score of each completion, `[N]`."""
+    return torch.tensor([score(p, c) for p, c in zip(prompts, said, strict=True)])
+
+
+def win_rate(mine: Tensor, other: Tensor) -> float:
+    """How often mine scores higher, a tie being half a win; `[N]`, `[N]`."""
+    return ((mine > other).float() + 0.5 * (mine == other).float()).mean().item()
+
+
+def side_by_side(
+    prompts: Sequence[str], said: Mapping[str, Sequence[str]], judges: Mapping[str, Judge], path: Path
+) -> Path:
+    """Write each prompt with the completion of each policy and, in brackets, each judge's score of it."""
+    lines, width = [], max(map(len, said))
+    for i, prompt in enumerate(prompts):
+        lines.append(textwrap.fill(prompt.strip(), 100))
+        for name, completions in said.items():
+            marks = ", ".join(f"{who} {score(prompt, completions[i]):+.2f}" for who, score in judges.items())
+            body = textwrap.fill(completions[i].strip() or "(nothing)", 90, subsequent_indent=" " * (width + 4))
+            lines.append(f"  {name:<{width}}  {body}" + (f"  [{marks}]" if marks else ""))
+        lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def draw_frontier(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> Path:
+    """Reward and, dashed, the hidden score against √KL from the start, one colour a run (after Gao 2022, figure 1)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for i, (name, history) in enumerate(histories.items()):
+        for measure, line in (("reward", "-"), ("gold", "--")):
+            seen = [row for row in history if measure in row and "kl" in row]
+            if seen:
+                roots = [max(0.0, row["kl"]) ** 0.5 for row in seen]
+                axes.plot(roots, [row[measure] for row in seen], line, color=f"C{i}", label=f"{name}: {measure}")
+    axes.set_xlabel("√KL from the model at the start (nats)")
+    axes.set_ylabel("mean score")
+    if axes.has_data():
+        axes.legend()
+    figure.savefig(path, dpi=120)
+    return path
