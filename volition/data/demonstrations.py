@@ -1,10 +1,11 @@
-"""Demonstrations: prompts with a completion that a person wrote."""
+"""Demonstrations: prompts with the completion that somebody wrote, in our own form and in everybody else's."""
 
-import gzip
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from volition.data import rows
+from volition.data.rows import Row, cue, last_answer, listed, text
 from volition.errors import VolitionError
 
 
@@ -18,26 +19,64 @@ class Demonstration:
 
 
 def read(path: str | Path) -> list[Demonstration]:
-    """Lines of JSON with prompt and completion, perhaps kind; .gz too."""
-    opened = gzip.open if str(path).endswith(".gz") else open
+    """All demonstrations of a file; the form of each row is told by its fields (FORMS)."""
     found = []
-    try:
-        with opened(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                found.append(_row(line, f"line {number} of {path}"))
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise VolitionError(f"{path} cannot be read ({error}): give a file of JSON lines in UTF-8") from None
-    if not found:
-        raise VolitionError(f"{path} holds no demonstration")
+    for where, row in rows.read(path):
+        form = next((read for needed, read in FORMS if needed <= row.keys()), None)
+        if form is None:
+            has = ", ".join(map(str, row)) or "none"
+            raise VolitionError(f"{where}: no demonstration is known with the fields {has}; give prompt and completion")
+        found.append(form(row, where))
     return found
 
 
-def _row(line: str, where: str) -> Demonstration:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise VolitionError(f"{where} is not JSON: mend or remove it") from None
-    for name in ("prompt", "completion"):
-        if not isinstance(row, dict) or not isinstance(row.get(name), str) or not row[name]:
-            raise VolitionError(f"{where} lacks {name!r}, a text that is not empty")
-    return Demonstration(row["prompt"], row["completion"], str(row.get("kind", "")))
+def _ours(row: Row, where: str) -> Demonstration:
+    prompt, kind = cue(row["prompt"], text(row["prompt"], where, "prompt")), row.get("kind", "")
+    if not isinstance(kind, str):
+        raise VolitionError(f"{where}: 'kind' is {kind}; it must be a text")
+    return Demonstration(prompt, text(row["completion"], where, "completion"), kind)
+
+
+def _messages(row: Row, where: str) -> Demonstration:
+    """Turns, the last of which is learned."""
+    turns = listed(row["messages"], where, "messages")
+    if len(turns) < 2 or not isinstance(turns[-1], dict) or turns[-1].get("role", turns[-1].get("from")) in (
+        "user", "human", "system",
+    ):  # fmt: skip
+        raise VolitionError(f"{where}: 'messages' must end with a turn of the assistant, after one of the user")
+    before = turns[:-1]
+    return Demonstration(cue(before, text(before, where, "messages")), text(turns[-1:], where, "messages"))
+
+
+def _with_input(instruction: str, given: str, answer: str) -> Callable[[Row, str], Demonstration]:
+    """An instruction, perhaps with a text that it is about (Alpaca, Dolly)."""
+
+    def form(row: Row, where: str) -> Demonstration:
+        about = text(row.get(given, ""), where, given, empty=True).strip()
+        asked = text(row[instruction], where, instruction).strip() + (f"\n\n{about}" if about else "")
+        return Demonstration(f"{asked}\n\n", text(row[answer], where, answer), str(row.get("category", "")))
+
+    return form
+
+
+def _question(row: Row, where: str) -> Demonstration:
+    """GSM8K: a question and its worked answer."""
+    return Demonstration(f"{text(row['question'], where, 'question')}\n", text(row["answer"], where, "answer"))
+
+
+def _chosen(row: Row, where: str) -> Demonstration:
+    """HH: the last answer of the conversation that was preferred."""
+    prompt, answer = last_answer(text(row["chosen"], where, "chosen"))
+    if not prompt:
+        raise VolitionError(f"{where}: 'chosen' has no turn that begins with Assistant:")
+    return Demonstration(prompt, text(answer, where, "chosen"))
+
+
+FORMS: tuple[tuple[set[str], Callable[[Row, str], Demonstration]], ...] = (
+    ({"prompt", "completion"}, _ours),
+    ({"messages"}, _messages),
+    ({"instruction", "output"}, _with_input("instruction", "input", "output")),
+    ({"instruction", "response"}, _with_input("instruction", "context", "response")),
+    ({"question", "answer"}, _question),
+    ({"chosen"}, _chosen),
+)
