@@ -18,7 +18,8 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         """Take in the parameters as they are now."""
-        torch._foreach_lerp_(self.values, self.parameters, 1 - self.decay)
+        for value, p in zip(self.values, self.parameters, strict=True):
+            value.lerp_(p, 1 - self.decay)
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:

@@ -34,8 +34,8 @@ def token_advantage(reward: Tensor, value: Tensor, mask: Tensor, gamma: float, l
     reward, value = torch.where(mask, reward, 0.0), torch.where(mask, value, 0.0)
     goes_on = mask & ~last_token(mask)
     next_value = torch.cat([value[:, 1:], torch.zeros_like(value[:, :1])], 1)
-    columns = (x.t() for x in (reward, gamma * goes_on.to(reward), ~goes_on, next_value, value))
-    advantage = gae(*columns, lam).t()
+    discount = gamma * goes_on.to(reward)
+    advantage = gae(reward.t(), discount.t(), ~goes_on.t(), next_value.t(), value.t(), lam).t()
     return advantage, advantage + value
 
 

@@ -7,6 +7,7 @@ form below is scored, and the score is what no learner sees: it judges the polic
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 from volition.data.demonstrations import Demonstration
 from volition.errors import VolitionError
@@ -56,7 +57,7 @@ def prompts(split: str, count: int, seed: int = 0) -> list[str]:
     return found
 
 
-def wanted(text: str) -> tuple[list[str], int]:
+def wanted(text: str) -> tuple[Sequence[str], int]:
     """The words that a good completion holds, and how many words it has in all; of a brainstorm, all that may serve."""
     use, words = text.partition(":")[0], text.replace(".", " ").replace("?", " ").replace(":", " ").split()
     if use == "brainstorm":

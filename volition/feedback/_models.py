@@ -82,7 +82,8 @@ def mean_loss(model: Any, pairs: Sequence[tuple[list[int], list[int]]], pad: int
     """The same over all `pairs` of prompt and completion, a batch at a time."""
     total = count = 0.0
     for i in range(0, len(pairs), ROWS):
-        packed = pack(*zip(*pairs[i : i + ROWS], strict=True), pad)
+        prompts, completions = zip(*pairs[i : i + ROWS], strict=True)
+        packed = pack(prompts, completions, pad)
         asked = int(packed.asked.sum())
         total, count = total + texts_loss(model, packed).item() * asked, count + asked
     return total / count

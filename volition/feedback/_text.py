@@ -52,6 +52,9 @@ def gather(
 
     Of files of one's own a tenth is kept aside to validate with and another to test with.
     """
+    room = context(model) if model else gpt.context
+    if completion >= room:
+        raise VolitionError(f"completions of {completion} tokens leave no room for a prompt in a context of {room}")
     if demonstrated:
         given = _parts(demonstrations.read(demonstrated), demonstrated)
     else:
@@ -68,9 +71,6 @@ def gather(
     else:
         seen = [text for d in given["train"] for text in (d.prompt, d.completion)]
         tokens = Tokens.train([*seen, *prompts["train"], *stories["train"]], gpt.vocab)
-    room = context(model) if model else gpt.context
-    if completion >= room:
-        raise VolitionError(f"completions of {completion} tokens leave no room for a prompt in a context of {room}")
     pairs = {
         split: _fitting(
             [(tokens.encode(d.prompt), [*tokens.encode(d.completion), tokens.eos]) for d in rows],
