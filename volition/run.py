@@ -228,6 +228,14 @@ class Run:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
+    def resume(self) -> None:
+        """Go on here and now, as the next loop would: what is tracked after this is new, not in the checkpoint.
+
+        For a recipe of several steps that was stopped just between two of them.
+        """
+        if self._restored is not None and not self.read_only:
+            self._go_on()
+
     def saved(self, name: str) -> dict[str, Any]:
         """The state of the object `name` in the newest good checkpoint of a run opened for looking."""
         if self._restored is None:
