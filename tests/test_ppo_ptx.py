@@ -260,7 +260,7 @@ def test_adapters_learn_against_the_model_beneath_them(toy: Path) -> None:
         (["--batch", "2", "--minibatches", "4"], "a batch of 2 has no 4 minibatches"),
         (["--prompts", "x.txt"], "give --reward DIR"),
         (["--lora", "4", "--model", "nowhere"], "there is no folder nowhere"),
-        (["--completion", "96"], "leave no room for a prompt in a context of 96"),
+        (["--completion", "160"], "leave no room for a prompt in a context of 160"),
         (["--lam", "1.5"], "must lie in 0 … 1"),
     ],
 )

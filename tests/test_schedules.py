@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from volition.core.schedules import boltzmann, constant, epsilon_greedy, exponential, linear
+from volition.core.schedules import boltzmann, constant, cosine, epsilon_greedy, exponential, linear
 
 
 def test_linear_by_hand() -> None:
@@ -13,6 +13,13 @@ def test_linear_by_hand() -> None:
     assert linear(-5, 1.0, 0.1, 10) == 1.0
     assert linear(0, 1.0, 0.1, 0) == 0.1
     assert constant(7, 0.3) == 0.3
+
+
+def test_cosine_by_hand() -> None:
+    # half way down in the middle, 1/4 of the way (cos 60° = ½) at a third
+    found = [cosine(t, 1.0, 0.1, 6) for t in (0, 2, 3, 6, 9)]
+    assert found == pytest.approx([1, 0.1 + 0.9 * 0.75, 0.55, 0.1, 0.1])
+    assert cosine(0, 1.0, 0.5, 0) == 0.5
 
 
 def test_exponential_by_hand() -> None:

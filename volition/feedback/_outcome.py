@@ -1,13 +1,12 @@
 """What learning from reward came to: scores, wins, distance and forgetting, beside the model it began from."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from volition.feedback._models import ROWS, complete, mean_loss, scores
-from volition.feedback._show import draw_frontier, side_by_side, win_rate
+from volition.feedback._show import draw_frontier, read_history, side_by_side, win_rate
 from volition.feedback._start import Team, averaged, gather_team
 from volition.nets.generate import generate
 from volition.nets.language import log_probs
@@ -75,7 +74,7 @@ def watch(config: Any, run: Run) -> list[Path]:
     after = complete(team.policy, prompts, tokens, config.completion, torch.Generator(run.device).manual_seed(seed))
     said = {"SFT": before, "PPO-ptx" if config.ptx else "PPO": after}
     pictures = [side_by_side(prompts, said, judges(team), run.path("completions.txt"))]
-    history = [json.loads(line) for line in run.path("metrics.jsonl").read_text().splitlines()]
+    history = read_history(run.path("metrics.jsonl"))
     return [*pictures, draw_frontier({run.name: history}, run.path("kl_reward.png"))]
 
 

@@ -1,5 +1,6 @@
 """Completions side by side with what judges say of them."""
 
+import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,12 @@ def side_by_side(
         lines.append("")
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics, but for one that is being written."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def draw_frontier(histories: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> Path:

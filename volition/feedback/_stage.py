@@ -1,4 +1,4 @@
-"""One step of a recipe of several: to its own recipe it looks like a run, with a folder and names within the whole one's."""
+"""One step of a recipe of several: its own recipe sees a run, which lies within the whole one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +19,7 @@ class Stage:
     def __init__(self, run: Run, name: str, first: int) -> None:
         self.run, self.label, self.first = run, name, first
         self.name, self.seed, self.device = f"{run.name} {name}", run.seed, run.device
+        self.end = first  # the update after its last, once its loop has begun
         if run.step <= first:
             run.resume()
 
@@ -54,9 +55,10 @@ class Stage:
 
     def loop(self, updates: int) -> Iterator[int]:
         """Yield the updates of this stage that are still to do."""
-        if self.run.step > self.first + updates:
-            return  # a later stage is under way
-        inner = self.run.loop(self.first + updates)
+        self.end = self.first + updates
+        if self.run.step >= self.end:
+            return  # done before
+        inner: Any = self.run.loop(self.end)
         try:
             for update in inner:
                 yield update - self.first

@@ -12,7 +12,7 @@ The result is the moving average of the weights. Without --model a small GPT is 
 hidden score of the built-in task is the reward.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from volition.feedback._models import Learned, adam, step, texts, texts_loss, wr
 from volition.feedback._outcome import evaluate, load, watch
 from volition.feedback._start import Team, gather_team
 from volition.feedback._text import Gpt, Text
+from volition.machine import multiplies_bf16
 from volition.nets.generate import generate
 from volition.nets.language import log_probs
 from volition.run import Run
@@ -115,7 +116,7 @@ class Config:
 
 
 TINY = Config(
-    gpt=Gpt(300, 1, 16, 2, 96), start=3, episodes=24, batch=8, minibatches=2, epochs=2, completion=6, warmup=2, parts=2
+    gpt=Gpt(300, 1, 16, 2, 160), start=3, episodes=24, batch=8, minibatches=2, epochs=2, completion=6, warmup=2, parts=2
 )
 VARIANTS = {
     "tiny": TINY,
@@ -159,6 +160,7 @@ class Rollout:
 def train(config: Config, run: Run | None = None) -> Any:
     """Speak, be judged, improve on it; the averaged model lies in the run's folder `model`."""
     run = run or Run()
+    config = replace(config, low_precision=config.low_precision and multiplies_bf16(run.device))
     team = gather_team(config, run)
     text, policy, critic = team.text, team.policy, team.critic
     actor_adam, critic_adam = adam(policy, config.lr), adam(critic, config.critic_lr)

@@ -31,6 +31,7 @@ from volition.feedback._models import (
 from volition.feedback._show import judge, side_by_side
 from volition.feedback._start import Lessons
 from volition.feedback._text import Gpt, Text, gather
+from volition.machine import multiplies_bf16
 from volition.nets.language import Scalar
 from volition.run import Run
 
@@ -80,7 +81,7 @@ class Config:
 
 
 VARIANTS = {
-    "tiny": Config(gpt=Gpt(300, 1, 16, 2, 96), reading=4, updates=8, batch=8, completion=6),
+    "tiny": Config(gpt=Gpt(300, 1, 16, 2, 160), reading=4, updates=8, batch=8, completion=6),
     "laptop": Config(),
     # the constants of appendix C.1 for 1.3 B and 6 B parameters, 16 epochs of 12,725 demonstrations
     "paper": Config(updates=6363, batch=32, lr=9.65e-6, choices=16, completion=1024),
@@ -99,6 +100,7 @@ PAPER = {
 def train(config: Config, run: Run | None = None) -> Any:
     """Read, imitate, and keep the best; the model lies in the run's folder `model` as transformers reads it."""
     run = run or Run()
+    low = config.low_precision and multiplies_bf16(run.device)
     text = read(config)
     run.dataset = text.name
     model = make(config.model, config.gpt, config.lora, text.tokens).to(run.device)
@@ -110,7 +112,7 @@ def train(config: Config, run: Run | None = None) -> Any:
     for update in run.loop(reading + config.updates):
         at, length = (update, reading) if update < reading else (update - reading, config.updates)
         packed = lessons.take(at, 1.0 if update < reading else config.mix)
-        loss = texts_loss(model, packed, config.low_precision)
+        loss = texts_loss(model, packed, low)
         loss.backward()
         norm = step(optimizer, cosine(at, config.lr, config.lr / 10, length), config.max_norm)
         run.log(update, loss=loss, gradient=norm)
