@@ -77,8 +77,10 @@ def _writing(path: str | Path) -> Any:
         raise VolitionError(f"{path} cannot be written ({error.strerror})") from None
 
 
-def read(path: str | Path) -> list[Preference]:
+def read(path: str | Path, silence: bool = False) -> list[Preference]:
     """All rankings of a file; the form of each row is told by its fields (FORMS).
+
+    With `silence` rows of our own form may hold empty completions, as models make them.
 
     Rows with one completion and a label are put together by prompt: liked ones rank before the others.
     """
@@ -97,7 +99,7 @@ def read(path: str | Path) -> list[Preference]:
             has = ", ".join(map(str, row)) or "none"
             raise VolitionError(f"{where}: no ranking is known with the fields {has}; give prompt, completions, rank")
         try:
-            found += form(row, where)
+            found += form(row, where) if form is not _ours else _ours(row, where, silence)
         except VolitionError as error:
             message = str(error)
             raise VolitionError(message if message.startswith(where) else f"{where}: {message}") from None
@@ -112,8 +114,9 @@ def read(path: str | Path) -> list[Preference]:
     return found
 
 
-def _ours(row: Row, where: str) -> Iterator[Preference]:
-    said = [text(c, where, f"completions[{i}]") for i, c in enumerate(listed(row["completions"], where, "completions"))]
+def _ours(row: Row, where: str, silence: bool = False) -> Iterator[Preference]:
+    listing = listed(row["completions"], where, "completions")
+    said = [text(c, where, f"completions[{i}]", silence) for i, c in enumerate(listing)]
     labeler, seconds, meta = row.get("labeler", ""), row.get("seconds"), row.get("meta", {})
     if not isinstance(labeler, str):
         raise VolitionError(f"{where}: 'labeler' is {json.dumps(labeler)[:40]}; it must be a text")

@@ -63,3 +63,23 @@ def draw_frontier(histories: Mapping[str, Sequence[Mapping[str, float]]], path: 
         axes.legend()
     figure.savefig(path, dpi=120)
     return path
+
+
+def draw_calibration(gaps: Sequence[float], wins: Sequence[float], path: Path) -> Path:
+    """How often the higher score was ranked higher, against σ(|difference|), in tenths of the pairs; grey: exact."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    order = sorted(range(len(gaps)), key=gaps.__getitem__)
+    tenths = [order[i * len(order) // 10 : (i + 1) * len(order) // 10] for i in range(10)]
+    sure = torch.tensor(list(gaps)).sigmoid().tolist()
+    points = [(sum(sure[i] for i in some), sum(wins[i] for i in some), len(some)) for some in tenths if some]
+    axes.plot([0.5, 1], [0.5, 1], color="0.7")
+    axes.plot([s / n for s, _, n in points], [w / n for _, w, n in points], "o-")
+    axes.set_xlabel("probability that the reward model gives")
+    axes.set_ylabel("share of pairs ranked so")
+    figure.savefig(path, dpi=120)
+    return path

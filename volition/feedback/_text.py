@@ -14,14 +14,14 @@ from volition.progress import say
 
 T = TypeVar("T")
 SPLITS = ("train", "valid", "test")
-BUILT_IN = {"train": 2000, "valid": 100, "test": 300}  # of the built-in task's 1,276 prompts, some more than once
+BUILT_IN = {"train": 4000, "valid": 200, "test": 300}  # prompts of the built-in task
 
 
 @dataclass(frozen=True)
 class Gpt:
     """The model that is made where no folder is given."""
 
-    vocab: int = 512
+    vocab: int = 640
     """Tokens of the byte-level BPE."""
     layers: int = 2
     """Layers."""
@@ -65,7 +65,7 @@ def gather(
         prompts = {split: [d.prompt for d in given[split]] for split in SPLITS}
     else:
         prompts = {split: instructions.prompts(split, BUILT_IN[split], seed=1) for split in SPLITS}
-    stories = _parts(_lines(pretrained, "text") if pretrained else instructions.pretraining(1000), pretrained)
+    stories = _parts(_lines(pretrained, "text") if pretrained else instructions.pretraining(4000), pretrained)
     if model:
         tokens = Tokens.load(model)
     else:

@@ -64,7 +64,7 @@ class Config:
     """Passes over a batch (appendix C.4)."""
     parts: int = 1
     """Parts of a minibatch that are computed one after the other, to save memory; the gradient is the same."""
-    completion: int = 20
+    completion: int = 48
     """Tokens that a completion may have."""
     temperature: float = 1.0
     """What divides the logits, in acting and in learning (appendix C.4: 1)."""

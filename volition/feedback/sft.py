@@ -64,7 +64,7 @@ class Config:
     """Length to which a longer gradient is cut; 0 for no such bound."""
     choices: int = 8
     """Times that the reward model is asked, evenly over the updates on demonstrations."""
-    completion: int = 20
+    completion: int = 48
     """Tokens that a completion may have."""
     low_precision: bool = False
     """Compute products in bfloat16, where the processor has instructions for it."""
