@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from volition.core.preferences import dpo_loss, pairs_right, ranking_loss
+from volition.core.preferences import best_of, best_of_kl, dpo_loss, pairs_right, ranking_loss
 
 
 def sigmoid(x: float) -> float:
@@ -84,3 +84,26 @@ def test_dpo_begins_at_log_2() -> None:
 def test_pairs_right() -> None:
     right, pairs = pairs_right(torch.tensor([[3.0, 1.0, 1.0, 9.0], [0.0] * 4]), torch.tensor([[1, 2, 3, 0], [1] * 4]))
     assert right.tolist() == [2.5, 0.0] and pairs.tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_best_of_n_is_the_mean_over_all_choices(n: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    score, worth = torch.randn(2, 5, generator=generator), torch.randn(2, 5, generator=generator)
+    for found, s, w in zip(best_of(score, worth, n), score.tolist(), worth.tolist(), strict=True):
+        choices = list(combinations(range(5), n))
+        mean = sum(w[max(c, key=s.__getitem__)] for c in choices) / len(choices)
+        assert found.item() == pytest.approx(mean, rel=1e-5)
+
+
+def test_best_of_more_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match="best of 3"):
+        best_of(torch.zeros(1, 2), torch.zeros(1, 2), 3)
+
+
+def test_kl_of_the_best_of_n() -> None:
+    """Of a continuum of scores u in 0 … 1 the best of n has the density n·u^(n − 1); KL = ∫ q log q du."""
+    u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    for n in (1, 2, 8):
+        q = n * u ** (n - 1)
+        assert best_of_kl(n) == pytest.approx((q * q.log()).mean().item(), abs=1e-4)

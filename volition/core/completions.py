@@ -59,3 +59,8 @@ class Beta:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.value = float(state["value"])
+
+
+def group_advantage(score: Tensor) -> Tensor:
+    """(r − mean)/(sd + 10⁻⁴) among the K completions of each prompt; `[B, K]` (Shao 2024, §4.1.2)."""
+    return (score - score.mean(1, keepdim=True)) / (score.std(1, keepdim=True) + 1e-4)

@@ -4,6 +4,9 @@ Scores and ranks are `[B, K]`, a prompt a row; rank 1 is best, equal ranks are a
 completion, whose score is read by nobody.
 """
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -45,3 +48,22 @@ def pairs_right(score: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
     pairs, gap = better(rank), score.unsqueeze(2) - score.unsqueeze(1)
     right = (gap > 0).float() + 0.5 * (gap == 0).float()
     return right.masked_fill(~pairs, 0.0).sum((1, 2)), pairs.sum((1, 2))
+
+
+def best_of(score: Tensor, worth: Tensor, n: int) -> Tensor:
+    """What the best of n completions by `score` is worth on average, from N ≥ n of each prompt; `[B, N]` → `[B]`.
+
+    Σ_i C(i − 1, n − 1)/C(N, n)·worth_(i), in ascending order of score: all choices of n without repeats (Nakano 2021,
+    appendix I). Of equal scores the one that stands later counts as higher.
+    """
+    check_same_shape(score=score, worth=worth)
+    total = score.shape[1]
+    if not 1 <= n <= total:
+        raise ValueError(f"the best of {n} cannot be told from {total} completions")
+    weight = torch.tensor([math.comb(i, n - 1) / math.comb(total, n) for i in range(total)], device=score.device)
+    return worth.gather(1, score.argsort(dim=1, stable=True)).float() @ weight
+
+
+def best_of_kl(n: int) -> float:
+    """KL in nats of the best of n from the policy that made them: log n − (n − 1)/n, if no two score alike."""
+    return math.log(n) - (n - 1) / n

@@ -21,9 +21,13 @@ def load(config: Any, run: Run) -> Team:
 
 
 def evaluate(config: Any, run: Run) -> dict[str, float]:
+    """What `measure` finds of a trained run."""
+    return measure(config, run, load(config, run))
+
+
+def measure(config: Any, run: Run, team: Team) -> dict[str, float]:
     """On test prompts, one completion each: the judge's score, of the built-in task the hidden one, and how often the
     policy wins by it; KL per completion in nats; loss on pretraining text. `sft_` is the model at the start."""
-    team = load(config, run)
     text, prompts = team.text, team.text.prompts["test"]
     seed = int(torch.randint(2**31, (), generator=run.generator, device=run.device))
 
@@ -66,13 +70,17 @@ def divergence(config: Any, team: Team, prompts: list[str], generator: torch.Gen
 
 def watch(config: Any, run: Run) -> list[Path]:
     """Completions before and after with their scores, and reward against √KL over training."""
-    team = load(config, run)
+    return show(config, run, load(config, run), "PPO-ptx" if config.ptx else "PPO")
+
+
+def show(config: Any, run: Run, team: Team, name: str) -> list[Path]:
+    """The same of the policy `name`."""
     tokens, prompts = team.text.tokens, team.text.prompts["test"][:12]
     seed = int(torch.randint(2**31, (), generator=run.generator, device=run.device))
     with team.reference() as reference:
         before = complete(reference, prompts, tokens, config.completion, torch.Generator(run.device).manual_seed(seed))
     after = complete(team.policy, prompts, tokens, config.completion, torch.Generator(run.device).manual_seed(seed))
-    said = {"SFT": before, "PPO-ptx" if config.ptx else "PPO": after}
+    said = {"SFT": before, name: after}
     pictures = [side_by_side(prompts, said, judges(team), run.path("completions.txt"))]
     history = read_history(run.path("metrics.jsonl"))
     return [*pictures, draw_frontier({run.name: history}, run.path("kl_reward.png"))]

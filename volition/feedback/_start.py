@@ -33,7 +33,7 @@ class Team:
 
     text: Text
     policy: Any
-    critic: Scalar
+    critic: Any
     judge: Scalar | None
     frozen: Any
 
@@ -48,7 +48,7 @@ class Team:
 
     def prompts(self, rows: Sequence[str]) -> tuple[Tensor, Tensor]:
         """ids and mask, padded on the left."""
-        return prompt_batch(rows, self.text.tokens, next(self.critic.parameters()).device)
+        return prompt_batch(rows, self.text.tokens, next(self.policy.parameters()).device)
 
     @torch.no_grad()
     def scores(self, prompts: Sequence[str], said: Sequence[str], ids: Tensor, mask: Tensor) -> Tensor:
@@ -110,8 +110,8 @@ def small_model(gpt: Gpt, updates: int, completion: int, run: Run) -> str:
     return str(folder)
 
 
-def gather_team(config: Any, run: Run) -> Team:
-    """Everyone as they begin, from the folders and files that the settings name."""
+def gather_team(config: Any, run: Run, critic: bool = True) -> Team:
+    """Everyone as they begin, from the folders and files that the settings name; without a critic it is None."""
     own = config.prompts and not config.reward
     if own:
         raise VolitionError("prompts of one's own need someone to score completions: give --reward DIR")
@@ -119,17 +119,16 @@ def gather_team(config: Any, run: Run) -> Team:
     text = gather(folder, config.gpt, config.completion, prompted=config.prompts, pretrained=config.pretraining)
     run.dataset = text.name
     policy = make(folder, config.gpt, config.lora, text.tokens)
-    judge = None
+    judge = value = None
     if config.reward:
-        judge, critic = Scalar.load(config.reward).requires_grad_(False), Scalar.load(config.reward)
+        judge = Scalar.load(config.reward).requires_grad_(False).to(run.device)
         _same_tokens(text.tokens, config.reward)
-    else:
-        critic = Scalar(copy.deepcopy(policy), std=0.0)
+    if critic:
+        value = Scalar.load(config.reward) if config.reward else Scalar(copy.deepcopy(policy), std=0.0)
+        value = value.to(run.device)
     adapters = hasattr(policy, "disable_adapter")
     frozen = None if adapters else copy.deepcopy(policy).requires_grad_(False).to(run.device)
-    if judge is not None:
-        judge = judge.to(run.device)
-    return Team(text, policy.to(run.device), critic.to(run.device), judge, frozen)
+    return Team(text, policy.to(run.device), value, judge, frozen)
 
 
 def _same_tokens(tokens: Tokens, reward: str) -> None:

@@ -19,16 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from volition.core.preferences import pairs_right, ranking_loss
+from volition.core.preferences import best_of, pairs_right, ranking_loss
 from volition.core.schedules import cosine
 from volition.data.instructions import gold
 from volition.data.order import Order
 from volition.data.packing import pad_left
 from volition.data.preferences import Preference
 from volition.errors import VolitionError
-from volition.feedback._models import ROWS, Learned, adam, make, step, write
+from volition.feedback._models import ROWS, Learned, adam, complete, make, scores, step, write
 from volition.feedback._rankings import HELD_OUT, Rankings, batch, rankings, rows_of_pairs, shared_scores
-from volition.feedback._show import draw_calibration, side_by_side
+from volition.feedback._show import draw_calibration, judge, side_by_side
 from volition.feedback._start import small_model
 from volition.feedback._text import Gpt, Text, gather
 from volition.nets.language import Scalar, context
@@ -49,8 +49,10 @@ class Config:
     """The model that is made where no folder is given."""
     start: int = 300
     """Updates of reading, and as many of fine-tuning, of that small model."""
-    prompts: int = 2000
-    """Prompts that the simulated labelers see."""
+    best_of: int = 16
+    """Completions, N, of each test prompt from which evaluate takes the best of n = 1, 2, 4, … N; 0 for none."""
+    ranked: int = 2000
+    """Prompts whose completions the simulated labelers rank."""
     ways: int = 6
     """Completions of each that they rank, K (4 to 9 in the paper)."""
     completion: int = 48
@@ -69,10 +71,10 @@ class Config:
     """Compute products in bfloat16, where the processor has instructions for it."""
 
     def __post_init__(self) -> None:
-        for name in ("start", "prompts", "completion", "batch", "epochs"):
+        for name in ("start", "ranked", "completion", "batch", "epochs"):
             if getattr(self, name) < 1:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("lora", "lr", "max_norm"):
+        for name in ("lora", "lr", "max_norm", "best_of"):
             if getattr(self, name) < 0:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.ways < 2:
@@ -80,9 +82,9 @@ class Config:
 
 
 VARIANTS = {
-    "tiny": Config(gpt=Gpt(300, 1, 16, 2, 96), start=3, prompts=48, ways=4, completion=6, batch=4),
+    "tiny": Config(gpt=Gpt(300, 1, 16, 2, 160), start=3, ranked=48, ways=4, best_of=2, completion=6, batch=4),
     "laptop": Config(),
-    "paper": Config(prompts=33_207, ways=9, completion=1024, batch=64, lr=9e-6),  # appendix C.2
+    "paper": Config(ranked=33_207, ways=9, completion=1024, batch=64, lr=9e-6),  # appendix C.2
 }
 PAPER = {
     "metric": "accuracy",
@@ -141,7 +143,7 @@ def begin(config: Config, run: Run) -> tuple[Text, Scalar, Rankings]:
     text = gather(folder, config.gpt, config.completion, config.demonstrations)
     policy = make(folder, config.gpt, config.lora, text.tokens).to(run.device)
     rows = rankings(
-        config.preferences, policy, text.tokens, config.prompts, config.ways, config.completion, context(folder), run
+        config.preferences, policy, text.tokens, config.ranked, config.ways, config.completion, context(folder), run
     )
     return text, Scalar(policy).to(run.device), rows
 
@@ -177,7 +179,8 @@ def judged(
 def evaluate(config: Config, run: Run) -> dict[str, float]:
     """The share of test pairs ordered as labelers did, by labeler; of the built-in task also against the hidden score.
 
-    Beside it chance, and the rule that longer is better. Averages are over labelers who were learned from.
+    Beside it chance, and the rule that longer is better; `accuracy` is over labelers who were learned from. Then what
+    the best of n completions by this score is worth, in this score and, of the built-in task, in the hidden one.
     """
     text, model, rows = load(config, run)
     right, pairs = defaultdict[str, float](float), defaultdict[str, float](float)
@@ -198,7 +201,28 @@ def evaluate(config: Config, run: Run) -> dict[str, float]:
             places = torch.unique(-worth, return_inverse=True)[1] + 1
             count("gold_accuracy", score, places)
             count("labelers_gold_accuracy", -rank.double(), places)
-    return {name: right[name] / pairs[name] for name in right if pairs[name]} | {"chance": 0.5}
+    found = {name: right[name] / pairs[name] for name in right if pairs[name]} | {"chance": 0.5}
+    return found | best(config, run, text, model)
+
+
+def best(config: Config, run: Run, text: Text, model: Scalar) -> dict[str, float]:
+    """Mean reward and gold of the best of n by reward, of completions by the policy that this one began as."""
+    if not config.best_of:
+        return {}
+    folder = config.model or str(run.path("start"))
+    policy, prompts = make(folder, config.gpt, 0, text.tokens).to(run.device), text.prompts["test"]
+    each = [prompt for prompt in prompts for _ in range(config.best_of)]
+    said = complete(policy, each, text.tokens, config.completion, run.generator)
+    measures = {"reward": scores(model, each, said, text.tokens)}
+    if text.gold:
+        measures["gold"] = judge(text.gold, each, said)
+    measures = {name: x.view(len(prompts), -1) for name, x in measures.items()}
+    counts = [n for n in (2**i for i in range(20)) if n <= config.best_of]
+    return {
+        f"best_of_{n}_{name}": best_of(measures["reward"], x, n).mean().item()
+        for n in counts
+        for name, x in measures.items()
+    }
 
 
 def load(config: Config, run: Run) -> tuple[Text, Scalar, Rankings]:
