@@ -23,7 +23,16 @@ from volition.nets.language import Scalar, log_probs, save
 from volition.run import Run
 
 CONFIG = replace(
-    TINY, minibatches=1, epochs=1, parts=1, completion=8, batch=12, episodes=24, whiten=False, clip_value=0.0
+    TINY,
+    minibatches=1,
+    epochs=1,
+    parts=1,
+    completion=8,
+    batch=12,
+    episodes=24,
+    whiten=False,
+    clip_value=0.0,
+    unended=0.0,
 )
 
 
@@ -165,6 +174,19 @@ def test_score_and_price_are_where_they_belong(cast: Any) -> None:
     assert price.abs().max() > 0.01
 
 
+def test_a_completion_that_was_cut_costs_what_was_said(cast: Any) -> None:
+    """With β = 0 and λ = 1 the critic's targets are the scores: less by `unended` where no EOS was said."""
+    team, _, _ = cast
+    prompts, found = team.text.prompts["train"][:12], []
+    for unended in (0.0, 0.75):
+        config = replace(CONFIG, unended=unended, lam=1.0)
+        batch, _ = speak(config, team, prompts, Beta(0.0), torch.Generator().manual_seed(3))
+        found.append(batch["target"])
+    ended = ((batch["ids"] == team.text.tokens.eos) & batch["spoken"]).any(1)
+    assert 0 < ended.sum() < len(ended)
+    torch.testing.assert_close(found[0] - found[1], 0.75 * (~ended[:, None] & batch["spoken"]), atol=1e-6, rtol=0)
+
+
 def gpt_like(model: Any) -> Any:
     """A copy with other weights."""
     other = copy.deepcopy(model)
@@ -231,7 +253,7 @@ def test_a_reward_model_judges_and_becomes_the_critic(toy: Path) -> None:
     judged = gather_team(replace(TINY, model=str(run.path("start")), reward=str(toy / "reward")), Run())
     assert judged.judge is not None
     prompts = team.text.prompts["train"][:5]
-    batch, seen = speak(TINY, judged, prompts, Beta(0.0), torch.Generator().manual_seed(0))
+    batch, seen = speak(replace(TINY, unended=0.0), judged, prompts, Beta(0.0), torch.Generator().manual_seed(0))
     torch.testing.assert_close(seen["reward"], reward.score(batch["ids"], batch["mask"]).mean(), atol=1e-5, rtol=1e-5)
     for a, b in zip(judged.critic.parameters(), reward.parameters(), strict=True):
         assert torch.equal(a, b) and a.requires_grad

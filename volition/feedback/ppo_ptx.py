@@ -84,6 +84,8 @@ class Config:
     """How far V may move from what it was, likewise; 0 for no such bound (Ziegler 2019, code)."""
     whiten: bool = True
     """Shift and scale the advantages of a batch to mean 0 and standard deviation 1."""
+    unended: float = 1.0
+    """What is taken from the score of a completion that was cut before its end: no judge has read such (Huang 2024)."""
     beta: float = 0.02
     """β, the price of a nat of KL from the model at the start (appendix C.4)."""
     target_kl: float = 0.0
@@ -105,8 +107,8 @@ class Config:
         for name in ("episodes", "batch", "minibatches", "epochs", "parts", "completion", "start", "horizon"):
             if getattr(self, name) < 1:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("lora", "lr", "critic_lr", "warmup", "clip", "clip_value", "beta", "target_kl", "ptx", "ratio",
-                     "max_norm"):  # fmt: skip
+        for name in ("lora", "lr", "critic_lr", "warmup", "clip", "clip_value", "unended", "beta", "target_kl", "ptx",
+                     "ratio", "max_norm"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1 and 0 <= self.average < 1 and self.temperature > 0):
@@ -125,12 +127,12 @@ VARIANTS = {
     # appendix C.4, 1.3 B; the learning rate is of the range that was searched
     "paper": Config(
         episodes=256_000, batch=512, minibatches=8, completion=1024, lr=8.05e-6, critic_lr=9e-6, ptx=27.8, ratio=8.0,
-        average=0.992,
+        average=0.992, unended=0.0,
     ),
     # Ziegler 2019, code: adaptive KL, four passes of one minibatch
     "ziegler": Config(
         episodes=1_000_000, batch=512, minibatches=1, epochs=4, completion=24, temperature=0.7, lr=1e-5, critic_lr=1e-5,
-        warmup=0, beta=0.15, target_kl=6.0, ptx=0.0, average=0.0,
+        warmup=0, beta=0.15, target_kl=6.0, ptx=0.0, average=0.0, unended=0.0,
     ),
 }  # fmt: skip
 PAPER = {
@@ -230,6 +232,8 @@ def speak(
         else torch.cat([torch.zeros_like(start, dtype=torch.float), said.log_prob], 1)
     )
     score = team.scores(prompts, texts(said, tokens), batch["ids"], batch["mask"])
+    ended = (said.ids.eq(tokens.eos) & said.mask).any(1)
+    score = score - config.unended * ~ended
     value = values(config, team.critic, batch)
     reward = token_reward(score, old, ref_log_prob, spoken, beta.value)
     advantage, target = token_advantage(reward, value, spoken, config.gamma, config.lam)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from volition.core.schedules import cosine
 from volition.errors import VolitionError
@@ -119,8 +120,7 @@ def train(config: Config, run: Run | None = None) -> Any:
         chosen = (at + 1) * config.choices // length > at * config.choices // length
         if reward is not None and update >= reading and chosen:
             run.log(update, reward=best.offer(mean_score(config, model, reward, text, run.seed)))
-    if reward is not None:
-        best.restore()
+    best.restore()
     if run.folder is not None:
         write(model, text.tokens, run.path("model"))
     return model
@@ -146,7 +146,7 @@ class Best:
 
     def __init__(self, model: Any) -> None:
         self.now, self.score = Learned(model), -torch.inf
-        self.weights = {name: x.clone() for name, x in self.now.state_dict().items()}
+        self.weights: dict[str, Tensor] = {}
 
     def offer(self, score: float) -> float:
         """Keep the weights as they are now if none were better; the score."""
@@ -156,8 +156,9 @@ class Best:
         return score
 
     def restore(self) -> None:
-        """Make the model the best one."""
-        self.now.load_state_dict(self.weights)
+        """Make the model the best one, if one was chosen."""
+        if self.weights:
+            self.now.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score, "weights": self.weights}
