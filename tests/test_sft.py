@@ -98,7 +98,7 @@ def test_a_model_of_ones_own_is_read_and_saved_again(toy: Path) -> None:
 
 
 def test_long_texts_are_left_out_and_counted(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"prompt": f"say {i}\n" + "word " * 100 * (i % 10 == 0), "completion": " yes."} for i in range(30)]
+    rows = [{"prompt": f"say {i}\n" + str(7**600) * (i % 10 == 0), "completion": " yes."} for i in range(30)]
     (toy / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert main(["train", "sft:tiny", "--quiet", "--demonstrations", "own.jsonl"]) == 0
     assert "3 of 24 train demonstrations longer than 160 tokens are left out" in capsys.readouterr().err
@@ -111,7 +111,7 @@ def test_long_texts_are_left_out_and_counted(toy: Path, capsys: pytest.CaptureFi
         (["--lora", "2"], "adapters need a trained model beneath them"),
         (["--mix", "1.0"], "mix is 1.0"),
         (["--demonstrations", "few.jsonl"], "few.jsonl holds 3 rows: ten are needed"),
-        (["--demonstrations", "bad.jsonl"], "line 2 of bad.jsonl"),
+        (["--demonstrations", "bad.jsonl"], "bad.jsonl, line 2"),
         (["--pretraining", "nothing.txt"], "nothing.txt cannot be read"),
         (["--gpt.vocab", "100"], "a vocabulary of 100 cannot hold"),
     ],

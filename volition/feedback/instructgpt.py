@@ -65,7 +65,8 @@ def steps(config: Config, run: Run) -> Iterator[tuple[str, Any, Any]]:
     """Name, recipe and settings of each step, those of a step with the folders that the steps before it leave."""
     own, reward = str(run.path("sft") / "model"), str(run.path("reward") / "model")
     yield "sft", tuning, config.sft
-    yield "reward", reward_model, replace(config.reward, model=own)
+    shown = config.reward.demonstrations or config.sft.demonstrations
+    yield "reward", reward_model, replace(config.reward, model=own, demonstrations=shown)
     ppo = replace(config.ppo, model=own, reward=reward)
     if config.plain and config.ppo.ptx:
         yield "ppo", ppo_ptx, replace(ppo, ptx=0.0)
