@@ -65,7 +65,8 @@ def main() -> None:
         "ours, float32": lambda: ours(False),
     }
     if multiplies_bf16(torch.device("cpu")):
-        half = copy.deepcopy(model).to(torch.bfloat16)
+        half: Any = copy.deepcopy(model)
+        half.to(torch.bfloat16)
         runs |= {"transformers, bfloat16": lambda: theirs(half), "ours, bfloat16": lambda: ours(True)}
     for f in runs.values():
         f()
