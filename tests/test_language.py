@@ -206,3 +206,10 @@ def test_a_model_that_bends_its_logits_is_refused(tmp_path: Path) -> None:
     capped.save_pretrained(tmp_path)
     with pytest.raises(VolitionError, match="logits of a gemma2 are not one product"):
         load(tmp_path)
+
+
+def test_saving_draws_no_random_number(tmp_path: Path) -> None:
+    scalar = Scalar(gpt())
+    before = torch.get_rng_state()
+    save(scalar, tmp_path)
+    assert torch.equal(before, torch.get_rng_state())

@@ -191,7 +191,8 @@ class Scalar(nn.Module):
         settings = copy.deepcopy(self.trunk.config)
         settings.num_labels, settings.volition_shift = 1, self.shift.item()
         try:
-            model = AutoModelForSequenceClassification.from_config(settings)
+            with torch.random.fork_rng():  # it draws weights that are replaced at once; saving is to change nothing
+                model = AutoModelForSequenceClassification.from_config(settings)
         except ValueError:
             raise VolitionError(
                 f"transformers has no {settings.model_type} that gives scores: use another model"
