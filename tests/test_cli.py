@@ -38,7 +38,11 @@ def said(capsys: pytest.CaptureFixture[str], words: str, status: int = 0) -> str
     ("words", "message"),
     [
         ("trian toy", "no command 'trian'; did you mean 'train'?"),
-        ("zzz", "no command 'zzz'; the commands are list, train, evaluate, watch, sweep, curves, table, export, data"),
+        (
+            "zzz",
+            "no command 'zzz'; the commands are list, train, evaluate, watch, sweep, curves, table, "
+            "export, label, data",
+        ),
         ("train tooy", "no recipe 'tooy'; did you mean 'toy'?"),
         ("train toy:tyni", "no variant 'tyni' of toy; did you mean 'tiny'?"),
         ("train --lr 3 toy", "the recipe comes first: volition train RECIPE --lr 3 toy"),

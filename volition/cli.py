@@ -23,6 +23,7 @@ Learning by reward: agents that look, watch, move, play, talk and paint.
   curves     draw learning curves over seeds
   table      our results beside the papers'
   export     weights of a run as safetensors
+  label      people rank completions on a page of your own; their agreement
   data       real data sets: what is there, where it is looked for, how to get it
 
 Begin with:  volition train ram:tiny
@@ -221,6 +222,13 @@ def export(words: list[str]) -> None:
         print(path)
 
 
+def label(words: list[str]) -> None:
+    """The labelling page and its store."""
+    from volition.web.command import label as command
+
+    command(words)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": list_,
     "train": train,
@@ -230,6 +238,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "curves": curves,
     "table": table,
     "export": export,
+    "label": label,
     "data": data,
 }
 
