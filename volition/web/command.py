@@ -39,8 +39,8 @@ def import_(words: list[str]) -> None:
     parser = _parser(
         "import",
         "Prompts with 2 to 9 completions to rank, as JSON lines: prompt and completions (texts, or objects with text\n"
-        "or image and model); tasks of Label Studio; or one completion a row (prompt, completion or response), which are\n"
-        "put together by prompt, across files too. Also rankings in every form that reward_model reads.",
+        "or image and model); tasks of Label Studio; or one completion a row (prompt, completion or response), which\n"
+        "are put together by prompt, across files too. Also rankings in every form that reward_model reads.",
         "volition label import labels.db prompts.jsonl --share 0.1 --copies 3",
     )
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path)
