@@ -252,6 +252,10 @@ def test_out_and_in_again(store: Store, tmp_path: Path) -> None:
     before = labels.read(store)
     preferences.write(tmp_path / "out.jsonl", before)
     assert preferences.read(tmp_path / "out.jsonl") == before
+    if store.sqlite:  # whoever reads preferences reads the store itself
+        assert preferences.read(tmp_path / "labels.db") == before
+    elif POSTGRES:
+        assert preferences.read(POSTGRES) == before
     second = Store(tmp_path / "second.db", create=True)
     for _ in range(2):  # the second time everything is there already
         found = bring.Brought()

@@ -139,17 +139,6 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-def is_store(place: str | Path) -> bool:
-    """Whether this names a label store: a database's URL, or a file that SQLite wrote."""
-    if "://" in str(place):
-        return True
-    try:
-        with open(place, "rb") as file:
-            return file.read(16) == b"SQLite format 3\0"
-    except OSError:
-        return False
-
-
 def clean(text: str) -> str:
     """The text without what a database refuses: NUL, and halves of surrogate pairs, which become "?"."""
     return text.replace("\0", "").encode(errors="replace").decode()

@@ -77,13 +77,28 @@ def _writing(path: str | Path) -> Any:
         raise VolitionError(f"{path} cannot be written ({error.strerror})") from None
 
 
+def is_store(place: str | Path) -> bool:
+    """Whether this names a label store: a database's URL, or a file that SQLite wrote."""
+    if "://" in str(place):
+        return True
+    try:
+        with open(place, "rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False
+
+
 def read(path: str | Path, silence: bool = False) -> list[Preference]:
-    """All rankings of a file; the form of each row is told by its fields (FORMS).
+    """All rankings of a file or a label store; the form of each row is told by its fields (FORMS).
 
     With `silence` rows of our own form may hold empty completions, as models make them.
 
     Rows with one completion and a label are put together by prompt: liked ones rank before the others.
     """
+    if is_store(path):
+        from volition.data import labels  # SQLAlchemy only where it is needed
+
+        return labels.read(path)
     found: list[Preference] = []
     labelled: dict[str, dict[bool, list[str]]] = {}
     for where, row in rows.read(path):
