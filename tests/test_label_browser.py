@@ -51,7 +51,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        self.server = uvicorn.Server(uvicorn.Config(app.create(self.store), port=self.port, log_level="error"))
+        self.server = uvicorn.Server(uvicorn.Config(app.create(self.store), port=self.port, log_level="critical"))
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
         while not self.server.started:
@@ -136,7 +136,7 @@ def drag(page: Any, letter: str, above: Any) -> None:
 
 def submit(page: Any) -> None:
     page.keyboard.press("Control+Enter")
-    page.wait_for_function("document.querySelector('#mine')?.textContent !== '0'")
+    page.wait_for_selector("#mine:text-is('1')")
 
 
 def test_rank_by_drag(page: Any, store: Store) -> None:
@@ -156,7 +156,7 @@ def test_rank_by_drag(page: Any, store: Store) -> None:
     assert order(page) == [("a", "1"), ("d", "1"), ("c", "1"), ("b", "2")]
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.click("#submit")
-    page.wait_for_function("document.querySelector('#mine')?.textContent === '1'")
+    page.wait_for_selector("#mine:text-is('1')")
     (found,) = labels.read(store)
     assert found.rank == (1, 2, 1, 1)
     assert page.title() == "Ranking"  # nothing that a completion said has run
@@ -187,7 +187,7 @@ def test_rank_by_keyboard(page: Any, store: Store) -> None:
     assert found.meta["note"].startswith("just so")
     assert found.seconds is not None and found.seconds >= 1
     press("u")  # undo: the ranking as it was
-    page.wait_for_function("document.querySelector('#submit')?.textContent === 'Submit'")
+    page.wait_for_selector("#submit:text-is('Submit')")
     assert order(page) == [("c", "1"), ("a", "2"), ("d", "2"), ("b", "3")]
     card(page, "b").focus()
     press("1")
@@ -212,6 +212,6 @@ def test_the_server_goes_away_and_comes_back(page: Any, server: Server, store: S
     with pytest.raises(Exception, match="no ranking yet"):
         labels.read(store)
     server.start()
-    page.wait_for_function("document.querySelector('#mine')?.textContent === '1'")
+    page.wait_for_selector("#mine:text-is('1')")
     (found,) = labels.read(store)
     assert found.rank == (1, 2, 3, 4)

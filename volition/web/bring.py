@@ -194,7 +194,7 @@ def bring(
         for digest, one in new.items():
             row = {"digest": digest, "prompt": one.prompt, "completions": one.completions, "meta": one.meta}
             wanted = copies if digest in chosen else 1
-            ids[digest] = connection.execute(PROMPTS.insert().values(row | {"wanted": wanted})).inserted_primary_key[0]
+            ids[digest] = connection.scalar(PROMPTS.insert().values(row | {"wanted": wanted}).returning(PROMPTS.c.id))
         for one in asked:
             for ranking in one.rankings:
                 found.rankings += _keep(connection, ids[_digest(one)], ranking)

@@ -4,6 +4,7 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -27,10 +28,10 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def labeler(connection: sa.Connection, name: str) -> int:
+def labeler(connection: sa.Connection, name: str) -> Any:
     """The number of the labeler of this name, who is noted if unknown."""
     found = connection.scalar(sa.select(LABELERS.c.id).where(LABELERS.c.name == name))
-    return found or connection.execute(LABELERS.insert().values(name=name)).inserted_primary_key[0]
+    return found or connection.scalar(LABELERS.insert().values(name=name).returning(LABELERS.c.id))
 
 
 def invite(store: Store, name: str) -> str:

@@ -82,7 +82,7 @@ def task(store: Store, labeler: int, now: float | None = None) -> Task | None:
             prompt = row._mapping
             order = random.SystemRandom().sample(range(len(prompt["completions"])), len(prompt["completions"]))
             new = {"prompt": row.id, "labeler": labeler, "state": "open", "order": order, "begun": now, "given": now}
-            assignment = connection.execute(ASSIGNMENTS.insert().values(new)).inserted_primary_key[0]
+            assignment = connection.scalar(ASSIGNMENTS.insert().values(new).returning(ASSIGNMENTS.c.id))
         before = connection.execute(_current(prompt[PROMPTS.c.id], labeler)).first()
     shown = [prompt["completions"][place] for place in order]
     if before is None:
