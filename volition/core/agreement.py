@@ -35,8 +35,9 @@ def krippendorff_alpha(values: np.ndarray, level: str = "nominal") -> float:
     """Krippendorff's α = 1 − D_o / D_e of `[labelers, units]`, nan where a labeler said nothing.
 
     1 is full agreement, 0 what chance gives. o_cd counts pairs of values (c, d) within a unit of m values, each with
-    weight 1 / (m − 1); n_c = Σ_d o_cd, n = Σ n_c; D_o = Σ o_cd δ²_cd, D_e = Σ n_c n_d δ²_cd / (n − 1). δ² is 1 for
-    c ≠ d if `nominal`, (c − d)² if `interval`, (n_c / 2 + Σ n between c and d + n_d / 2)² if `ordinal` (Krippendorff 2011).
+    weight 1 / (m − 1); n_c = Σ_d o_cd, n = Σ n_c; D_o = Σ o_cd δ²_cd / n, D_e = Σ n_c n_d δ²_cd / (n (n − 1)).
+    δ² is 1 for c ≠ d if `nominal`, (c − d)² if `interval`, and if `ordinal` the square of how many values lie between
+    c and d, with half of n_c and half of n_d (Krippendorff 2011).
     nan where no unit has two values; 1 where all values are one and the same.
     """
     values = np.asarray(values, dtype=float)
