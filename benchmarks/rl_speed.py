@@ -197,10 +197,25 @@ def show(kind: str, setting: str, lines: list[dict[str, Any]], bound: dict[str, 
             print(f"| *floor: {name}* | {value:,.0f} |{' |' * (len(heads) - 2)}")
 
 
+def show_parts(line: dict[str, Any]) -> None:
+    """A Markdown table of acting and updating alone: as everyone writes it, and ours."""
+    print("\n**parts**, 1 thread\n\n| CPU-microseconds | plain PyTorch | Volition |\n|---|---|---|")
+    for kind, what in (("act", "acting in {} environments"), ("update", "learning from a minibatch of {}")):
+        values = line[f"{kind}_microseconds"]
+        for name, value in values.items():
+            if name.startswith(OURS):
+                size = name.removeprefix(f"{OURS}, ")
+                print(f"| {what.format(size)} | {values[f'eager, {size.split()[0]}']:,.0f} | {value:,.0f} |")
+    for name, value in line["rest_microseconds_per_step"].items():
+        print(f"| all but learning, a step ({name}) | | {value:,.1f} |")
+
+
 def tables(out: Path) -> None:
     """The tables of all that the results hold of the newest commit of each setting."""
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     parts = [line for line in lines if line["kind"] == "parts"]
+    for line in [line for line in parts if "act_microseconds" in line][-1:]:
+        show_parts(line)
     for kind in HEADS:
         for setting in SETTINGS:
             for threads in (1, 2):
