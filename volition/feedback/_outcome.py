@@ -13,7 +13,7 @@ from volition.nets.language import log_probs
 from volition.run import Run
 
 
-def load(config: Any, run: Run) -> Team:
+def trained(config: Any, run: Run) -> Team:
     """The models of a trained run, the policy with its averaged weights."""
     team = gather_team(config, run)
     averaged(team, run.saved("average")["values"], run.folder)
@@ -22,7 +22,7 @@ def load(config: Any, run: Run) -> Team:
 
 def evaluate(config: Any, run: Run) -> dict[str, float]:
     """What `measure` finds of a trained run."""
-    return measure(config, run, load(config, run))
+    return measure(config, run, trained(config, run))
 
 
 def measure(config: Any, run: Run, team: Team) -> dict[str, float]:
@@ -70,7 +70,7 @@ def divergence(config: Any, team: Team, prompts: list[str], generator: torch.Gen
 
 def watch(config: Any, run: Run) -> list[Path]:
     """Completions before and after with their scores, and reward against √KL over training."""
-    return show(config, run, load(config, run), "PPO-ptx" if config.ptx else "PPO")
+    return show(config, run, trained(config, run), "PPO-ptx" if config.ptx else "PPO")
 
 
 def show(config: Any, run: Run, team: Team, name: str) -> list[Path]:

@@ -133,7 +133,7 @@ def both(config: Config, team: Team, shared: Shared) -> tuple[Tensor, Tensor]:
         return shared_log_probs(team.policy, shared), ref_log_prob
 
 
-def load(config: Config, run: Run) -> tuple[Team, Rankings]:
+def trained(config: Config, run: Run) -> tuple[Team, Rankings]:
     """The policy as it was trained, and the rankings."""
     team, rows = begin(config, run)
     Learned(team.policy).load_state_dict(run.saved("policy"))
@@ -143,7 +143,7 @@ def load(config: Config, run: Run) -> tuple[Team, Rankings]:
 @torch.no_grad()
 def evaluate(config: Config, run: Run) -> dict[str, float]:
     """The share of test pairs that the implied reward orders as the labelers did, and what the policy's answers are."""
-    team, rows = load(config, run)
+    team, rows = trained(config, run)
     right = pairs = 0.0
     for i in range(0, len(rows["test"]), config.batch):
         shared, rank = batch(rows["test"][i : i + config.batch], team.text.tokens, run.device)
@@ -155,4 +155,4 @@ def evaluate(config: Config, run: Run) -> dict[str, float]:
 
 def watch(config: Config, run: Run) -> list[Path]:
     """Completions before and after with their scores."""
-    return _outcome.show(config, run, load(config, run)[0], "DPO")[:1]
+    return _outcome.show(config, run, trained(config, run)[0], "DPO")[:1]

@@ -170,7 +170,7 @@ def gradient(config: Config, policy: Any, batch: dict[str, Tensor]) -> dict[str,
     return {name: x.detach() for name, x in means.items()}
 
 
-def load(config: Config, run: Run) -> Team:
+def trained(config: Config, run: Run) -> Team:
     """The models of a trained run."""
     team = gather_team(config, run, critic=False)
     Learned(team.policy).load_state_dict(run.saved("policy"))
@@ -179,9 +179,9 @@ def load(config: Config, run: Run) -> Team:
 
 def evaluate(config: Config, run: Run) -> dict[str, float]:
     """On test prompts: the judge's and the hidden score, wins, KL, and loss on pretraining text, SFT's beside them."""
-    return _outcome.measure(config, run, load(config, run))
+    return _outcome.measure(config, run, trained(config, run))
 
 
 def watch(config: Config, run: Run) -> list[Path]:
     """Completions before and after with their scores, and reward against √KL over training."""
-    return _outcome.show(config, run, load(config, run), "GRPO")
+    return _outcome.show(config, run, trained(config, run), "GRPO")

@@ -106,7 +106,7 @@ def watch(config: Config, run: Run) -> list[Path]:
         if recipe is not ppo_ptx:
             continue
         stage: Any = Stage(run, name, 0)
-        team = ppo_ptx.load(settings, stage)
+        team = ppo_ptx.trained(settings, stage)
         shown, marks = team.text.prompts["test"][:12], judges(team)
 
         def say(model: Any, team: Any = team, most: int = settings.completion) -> list[str]:

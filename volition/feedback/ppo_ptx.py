@@ -27,7 +27,7 @@ from volition.data.order import Order
 from volition.data.packing import pack
 from volition.errors import VolitionError
 from volition.feedback._models import Learned, adam, step, texts, texts_loss, write
-from volition.feedback._outcome import evaluate, load, watch
+from volition.feedback._outcome import evaluate, trained, watch
 from volition.feedback._start import Team, gather_team
 from volition.feedback._text import Gpt, Text
 from volition.machine import multiplies_bf16
@@ -35,7 +35,7 @@ from volition.nets.generate import generate
 from volition.nets.language import log_probs
 from volition.run import Run
 
-__all__ = ["PAPER", "VARIANTS", "Config", "evaluate", "load", "train", "watch"]
+__all__ = ["PAPER", "VARIANTS", "Config", "evaluate", "train", "trained", "watch"]
 
 
 @dataclass(frozen=True)

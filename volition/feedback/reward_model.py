@@ -182,7 +182,7 @@ def evaluate(config: Config, run: Run) -> dict[str, float]:
     Beside it chance, and the rule that longer is better; `accuracy` is over labelers who were learned from. Then what
     the best of n completions by this score is worth, in this score and, of the built-in task, in the hidden one.
     """
-    text, model, rows = load(config, run)
+    text, model, rows = trained(config, run)
     right, pairs = defaultdict[str, float](float), defaultdict[str, float](float)
 
     def count(name: str, score: Tensor, rank: Tensor) -> None:
@@ -225,7 +225,7 @@ def best(config: Config, run: Run, text: Text, model: Scalar) -> dict[str, float
     }
 
 
-def load(config: Config, run: Run) -> tuple[Text, Scalar, Rankings]:
+def trained(config: Config, run: Run) -> tuple[Text, Scalar, Rankings]:
     """What was read, the model as it was trained, and the rankings."""
     text, model, rows = begin(config, run)
     Learned(model).load_state_dict(run.saved("policy"))
@@ -235,7 +235,7 @@ def load(config: Config, run: Run) -> tuple[Text, Scalar, Rankings]:
 
 def watch(config: Config, run: Run) -> list[Path]:
     """Test rankings with the scores beside the ranks, and how often it is right by how sure it is."""
-    text, model, rows = load(config, run)
+    text, model, rows = trained(config, run)
     seen = list(judged(config, text, model, rows["test"]))
     gaps, wins = [], []
     for _, score, rank in seen:

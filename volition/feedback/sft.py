@@ -167,7 +167,7 @@ class Best:
         self.score, self.weights = state["score"], dict(state["weights"])
 
 
-def load(config: Config, run: Run) -> tuple[Any, Text]:
+def trained(config: Config, run: Run) -> tuple[Any, Text]:
     """The model as it was kept, and what it learned from."""
     text = read(config)
     run.dataset = text.name
@@ -179,7 +179,7 @@ def load(config: Config, run: Run) -> tuple[Any, Text]:
 
 def evaluate(config: Config, run: Run) -> dict[str, float]:
     """Losses on what was kept aside and, of the built-in task, the hidden score, the demonstrations' own beside it."""
-    model, text = load(config, run)
+    model, text = trained(config, run)
     found = {
         "loss": mean_loss(model, text.demonstrations["test"], text.tokens.pad),
         "pretraining_loss": mean_loss(model, [([], ids) for ids in text.pretraining["test"]], text.tokens.pad),
@@ -195,7 +195,7 @@ def evaluate(config: Config, run: Run) -> dict[str, float]:
 
 def watch(config: Config, run: Run) -> list[Path]:
     """Prompts that were kept aside, with completions."""
-    model, text = load(config, run)
+    model, text = trained(config, run)
     prompts = text.prompts["test"][:12]
     said = {"SFT": complete(model, prompts, text.tokens, config.completion, run.generator)}
     return [side_by_side(prompts, said, {"gold": text.gold} if text.gold else {}, run.path("completions.txt"))]
