@@ -33,11 +33,11 @@ def test_packed_gradient_is_that_of_each_text_alone() -> None:
     model = gpt()
     g = torch.Generator().manual_seed(0)
     texts = [torch.randint(2, 50, (n,), generator=g).tolist() for n in (9, 4, 5, 2, 7)]
-    prompts, completions = [t[:2] if i else [] for i, t in enumerate(texts)], []
-    completions = [t[len(p) :] or [3] for p, t in zip(prompts, texts, strict=True)]
+    prompts = [t[:1] if i else [] for i, t in enumerate(texts)]
+    completions = [t[len(p) :] for p, t in zip(prompts, texts, strict=True)]
     packed = pack(prompts, completions, PAD)
     assert packed.ids.shape == (3, 9)  # 9, 7 + 2, 5 + 4
-    assert int(packed.asked.sum()) == 8 + 2 + 3 + 1 + 5
+    assert int(packed.asked.sum()) == 8 + 3 + 4 + 1 + 6
 
     def gradient(loss: torch.Tensor) -> list[torch.Tensor]:
         model.zero_grad()
