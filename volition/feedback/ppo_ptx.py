@@ -85,7 +85,7 @@ class Config:
     whiten: bool = True
     """Shift and scale the advantages of a batch to mean 0 and standard deviation 1."""
     unended: float = 1.0
-    """What is taken from the score of a completion that was cut before its end: no judge has read such (Huang 2024)."""
+    """Taken from the score of a completion that was cut off; Huang 2024 puts −1 in its place, the paper nothing."""
     beta: float = 0.02
     """β, the price of a nat of KL from the model at the start (appendix C.4)."""
     target_kl: float = 0.0
