@@ -117,7 +117,7 @@ def main() -> None:
     images, device = scenes.generate("test", arguments.images), torch.device("cpu")
     config = replace(tree_rl.VARIANTS["laptop"], train_images=1)
     agent = tree_rl.make_agent(config, len(images.classes)).eval()
-    agent.begin()
+    agent.net.begin(agent.sight)
     canvas = Canvas(images, config.side)
     canvas.draw(torch.arange(len(images)))  # making pictures is not searching them
 

@@ -19,6 +19,15 @@ class WindowQ(nn.Module):
         super().__init__()
         self.head, self.q = head, q
 
+    def look(self, seen: Seen, image: Tensor, window: Tensor) -> Tensor:
+        """Features `[K, units]` of windows `[K, 4]` of images `[K]`."""
+        return seen.look(image, window) if self.head is None else self.head(seen.maps.pool(image, window))
+
+    def begin(self, sight: Sight) -> None:
+        """Take over the features that sight has learned."""
+        if self.head is not None:
+            self.head.load_state_dict(sight.head.state_dict())
+
 
 class TreeAgent(nn.Module):
     """Sight and Q together. The state is window, whole image and history (Jie 2016, section 3.1).
@@ -34,11 +43,6 @@ class TreeAgent(nn.Module):
         q = RegionQ(units, units, HISTORY, len(ACTIONS), hidden, 6 if place else 0)
         self.net = WindowQ(copy.deepcopy(sight.head) if own else None, q)
 
-    def begin(self) -> None:
-        """Take over the features that sight has learned."""
-        if self.net.head is not None:
-            self.net.head.load_state_dict(self.sight.head.state_dict())
-
     def values(
         self, seen: Seen, image: Tensor, window: Tensor, history: Tensor, other: WindowQ | None = None
     ) -> Tensor:
@@ -51,7 +55,7 @@ class TreeAgent(nn.Module):
         place = torch.cat([corners, (corners[:, 2:] - corners[:, :2]).log2() / 4], -1) if self.place else None
 
         with torch.autocast(image.device.type, torch.bfloat16, enabled=seen.bf16):
-            found = seen.look(each, window) if net.head is None else net.head(seen.maps.pool(each, window))
+            found = net.look(seen, each, window)
             scene = seen.whole[image] if net.head is None else net.head(seen.pooled[image])
             part = net.q.image_part(scene).repeat_interleave(wide, 0)
             q = net.q(found, part, history[..., -used:].flatten(0, 1), place)

@@ -6,18 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from volition.applications._tree_agent import WindowQ
 from volition.applications._tree_sight import Seen, Sight
 from volition.applications._trigger_search import MEMORY, TRIGGER, Choose
 from volition.core.windows import CAICEDO
-from volition.nets.regions import RegionHead, RegionQ
-
-
-class TriggerQ(nn.Module):
-    """Q of windows as they are pooled, through a `head` of its own, or of the features that `Seen` gives, without."""
-
-    def __init__(self, head: RegionHead | None, q: RegionQ) -> None:
-        super().__init__()
-        self.head, self.q = head, q
+from volition.nets.regions import RegionQ
 
 
 class TriggerAgent(nn.Module):
@@ -33,15 +26,10 @@ class TriggerAgent(nn.Module):
         units = sight.head.units * len(self.context)
         # the image as a whole is no part of this state: one feature stands for it that is always 0
         q = RegionQ(units, 1, MEMORY, len(CAICEDO), hidden, 4 if place else 0)
-        self.net = TriggerQ(copy.deepcopy(sight.head) if own else None, q)
-
-    def begin(self) -> None:
-        """Take over the features that sight has learned."""
-        if self.net.head is not None:
-            self.net.head.load_state_dict(self.sight.head.state_dict())
+        self.net = WindowQ(copy.deepcopy(sight.head) if own else None, q)
 
     def values(
-        self, seen: Seen, image: Tensor, window: Tensor, history: Tensor, other: TriggerQ | None = None
+        self, seen: Seen, image: Tensor, window: Tensor, history: Tensor, other: WindowQ | None = None
     ) -> Tensor:
         """Q(s,·) `[K, 9]` of windows `[K, 4]` of images `[K]` with histories `[K, 10]`; or `other`'s Q."""
         net, size = other or self.net, seen.size[image].float()
@@ -51,7 +39,7 @@ class TriggerAgent(nn.Module):
             for times in self.context:
                 low, high = (middle - times * half).clamp(min=0), torch.minimum(middle + times * half, size)
                 view = torch.cat([low, high], -1)
-                found.append(seen.look(image, view) if net.head is None else net.head(seen.maps.pool(image, view)))
+                found.append(net.look(seen, image, view))
             part = net.q.image_part(size.new_zeros(len(image), 1))
             q = net.q(torch.cat(found, -1), part, history, window / size.repeat(1, 2) if self.place else None)
         return q.float()

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from volition.applications._tree_agent import WindowQ
 from volition.applications._tree_lessons import Lessons
 from volition.applications._tree_limits import grid
 from volition.applications._tree_sight import Canvas, Maps, Seen, Sight
-from volition.applications._trigger_agent import TriggerAgent, TriggerQ
+from volition.applications._trigger_agent import TriggerAgent
 from volition.applications._trigger_picture import draw_trail
 from volition.applications._trigger_scores import fixed, judged, report
 from volition.applications._trigger_search import (
@@ -199,7 +200,7 @@ def train(config: Config, run: Run | None = None) -> TriggerAgent:
             continue
         seen, at = seen or lessons.seen(), update - lessons.total
         if at == 0:
-            agent.begin()
+            agent.net.begin(agent.sight)
             still.data.copy_(flat.data)
         epsilon = linear(at, config.epsilon, config.epsilon_end, config.updates // 3)
         while True:
@@ -256,7 +257,7 @@ def play(
 def learn(
     config: Config,
     agent: TriggerAgent,
-    target: TriggerQ,
+    target: WindowQ,
     seen: Seen,
     batch: dict[str, Tensor],
     generator: torch.Generator,

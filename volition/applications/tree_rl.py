@@ -191,7 +191,7 @@ def train(config: Config, run: Run | None = None) -> TreeAgent:
             continue
         seen, at = seen or lessons.seen(), update - lessons.total
         if at == 0:
-            agent.begin()
+            agent.net.begin(agent.sight)
             still.data.copy_(flat.data)
         epsilon = linear(at, config.epsilon, config.epsilon_end, int(0.4 * config.updates))
         while True:
