@@ -178,3 +178,10 @@ def read(place: str | Path | Store) -> list[Preference]:
     if not found:
         raise VolitionError(f"{'the label store' if isinstance(place, Store) else place} holds no ranking yet")
     return found
+
+
+def images(store: Store) -> Iterator[tuple[str, bytes]]:
+    """Every picture that is a completion: the name that rankings call it by, and its file's bytes."""
+    with store.read() as connection:
+        for row in connection.execute(sa.select(IMAGES)):
+            yield f"{row.digest}.{row.kind}", row.data

@@ -55,12 +55,14 @@ def read(paths: Iterable[Path], found: Brought, rankings: bool = True) -> tuple[
     single: dict[str, Asked] = {}
     images: dict[str, tuple] = {}
     for path in paths:
-        for where, row in (first := list(rows.read(path))):
+        every = list(rows.read(path))
+        if every and _ranked(every[0][1]):  # told by its first row: a file of rankings
+            asked += [_from(p, rankings, path.stem) for p in preferences.read(path)]
+            continue
+        for where, row in every:
             data = row.get("data", row)
             if not isinstance(data, dict):
                 raise VolitionError(f"{where}: 'data' must be an object with prompt and items")
-            if _ranked(first[0][1]):
-                break  # told by its first row: a file of rankings
             if "items" in data:
                 answers = listed(data["items"], where, "items")
                 asked.append(_asked(data, answers, where, path, images, row.get("meta")))
@@ -79,9 +81,6 @@ def read(paths: Iterable[Path], found: Brought, rankings: bool = True) -> tuple[
                     asked.append(new)
                 else:
                     old.completions += new.completions
-        else:
-            continue
-        asked += [_from(p, rankings, path.stem) for p in preferences.read(path)]
     return [whole for one in asked if (whole := _whole(one, found)) is not None], images
 
 

@@ -169,19 +169,16 @@ def export(words: list[str]) -> None:
         "--pairs", action="store_true", help="prompt, chosen, rejected: a row for each pair, ties left out"
     )
     args = parser.parse_args(words)
-    import sqlalchemy as sa
-
     from volition.data import preferences
-    from volition.data.labels import IMAGES, Store, read
+    from volition.data.labels import Store, images, read
 
     store = Store(args.store)
     found = read(store)
     (preferences.write_pairs if args.pairs else preferences.write)(args.out, found)
-    with store.read() as connection:
-        for row in connection.execute(sa.select(IMAGES)):
-            folder = args.out.parent / "images"
-            folder.mkdir(exist_ok=True)
-            (folder / f"{row.digest}.{row.kind}").write_bytes(row.data)
+    for name, data in images(store):
+        folder = args.out.parent / "images"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
     print(f"{len(found)} rankings in {args.out}")
 
 
