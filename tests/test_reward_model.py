@@ -2,7 +2,9 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from volition.data.labelers import TEAM
 from volition.data.preferences import Preference
 from volition.data.tokens import Tokens
 from volition.errors import VolitionError
+from volition.feedback import dpo, reward_model
 from volition.feedback._rankings import batch, rankings, rows_of_pairs, shared_scores
 from volition.nets.language import Scalar, small_gpt
 from volition.run import Run
@@ -102,6 +105,23 @@ def test_pairs_apart_are_the_same_pairs() -> None:
     assert rows_of_pairs([row]) == [
         Preference("p", ("b", "a"), (1, 2), "ann"), Preference("p", ("b", "c"), (1, 2), "ann"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", [reward_model, dpo])
+def test_rankings_of_ones_own_are_evaluated_on_their_own_prompts(recipe: Any, tmp_path: Path) -> None:
+    """Not on the built-in task, whose hidden score knows nothing of them."""
+    rows = [Preference(f"say {i}\n", ("a", "b"), (1, 2)) for i in range(60)]
+    preferences.write(tmp_path / "a.jsonl", rows)
+    config = replace(recipe.VARIANTS["tiny"], preferences=str(tmp_path / "a.jsonl"))
+    begun = recipe.begin(config, Run(tmp_path / "run", quiet=True))
+    text = begun[0] if recipe is reward_model else begun[0].text
+    assert text.gold is None
+    for split in ("train", "test"):
+        assert set(text.prompts[split]) == {p.prompt for p in begun[-1][split]} <= {p.prompt for p in rows}
+    run = Run(tmp_path / "run", config=config, quiet=True)
+    recipe.train(config, run)
+    found = recipe.evaluate(config, Run.open(tmp_path / "run", recipe.Config))
+    assert "accuracy" in found and not any("gold" in name for name in found)
 
 
 def test_group_advantage_by_hand() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from volition.feedback._models import ROWS, complete, mean_loss, scores
+from volition.feedback._models import ROWS, complete, mean_loss, scores, texts
 from volition.feedback._show import draw_frontier, read_history, side_by_side, win_rate
 from volition.feedback._start import Team, averaged, gather_team
 from volition.nets.generate import generate
@@ -35,7 +35,7 @@ def measure(config: Any, run: Run, team: Team) -> dict[str, float]:
         return torch.Generator(run.device).manual_seed(seed)
 
     told = [([], ids) for ids in text.pretraining["test"]]
-    said = complete(team.policy, prompts, text.tokens, config.completion, again(), config.temperature)
+    said, kl = answers(config, team, prompts, again())
     found = {"pretraining_loss": mean_loss(team.policy, told, text.tokens.pad)}
     with team.reference() as reference:
         before = complete(reference, prompts, text.tokens, config.completion, again(), config.temperature)
@@ -49,13 +49,13 @@ def measure(config: Any, run: Run, team: Team) -> dict[str, float]:
     for name, score in judges.items():
         mine, theirs = score(said), score(before)
         found |= {name: mine.mean().item(), f"sft_{name}": theirs.mean().item(), f"{name}_wins": win_rate(mine, theirs)}
-    return found | {"kl": divergence(config, team, prompts, again())}
+    return found | {"kl": kl}
 
 
 @torch.no_grad()
-def divergence(config: Any, team: Team, prompts: list[str], generator: torch.Generator) -> float:
-    """KL(π‖π_ref) of whole completions in nats: the mean of log(π/π_ref) over completions of π."""
-    total, tokens = 0.0, team.text.tokens
+def answers(config: Any, team: Team, prompts: list[str], generator: torch.Generator) -> tuple[list[str], float]:
+    """A completion of each prompt, and KL(π‖π_ref) of whole completions in nats: the mean of log(π/π_ref) over them."""
+    total, words, tokens = 0.0, [], team.text.tokens
     for i in range(0, len(prompts), ROWS):
         start, real = team.prompts(prompts[i : i + ROWS])
         said = generate(team.policy, start, real, config.completion, eos=tokens.eos, pad=tokens.pad,
@@ -65,7 +65,8 @@ def divergence(config: Any, team: Team, prompts: list[str], generator: torch.Gen
         with team.reference() as reference:
             other = log_probs(reference, ids, mask, spoken, temperature=config.temperature)
         total += (said.log_prob.sum() - other.sum()).item()
-    return total / len(prompts)
+        words += texts(said, tokens)
+    return words, total / len(prompts)
 
 
 def watch(config: Any, run: Run) -> list[Path]:

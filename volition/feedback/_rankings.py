@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -16,6 +17,7 @@ from volition.data.sharing import Shared, share
 from volition.data.tokens import Tokens
 from volition.errors import VolitionError
 from volition.feedback._models import complete
+from volition.feedback._text import Text, fitting
 from volition.nets.language import log_probs
 from volition.progress import say
 from volition.run import Run
@@ -41,6 +43,8 @@ def rankings(
     else:
         kept = run.path("rankings.jsonl")
         if not kept.exists():
+            if not run.quiet:
+                say(f"volition: simulated labelers rank {ways} completions of {count} prompts (or give --preferences)")
             half = kept.with_suffix(".half")
             preferences.write(half, simulated(policy, tokens, count, ways, completion, room, run.seed))
             half.rename(kept)
@@ -89,6 +93,19 @@ def _fitting(rows: list[Preference], tokens: Tokens, room: int, split: str) -> l
     if not kept:
         raise VolitionError(f"no {split} rankings are left: give more of them, a tenth of the prompts are for the test")
     return kept
+
+
+def own_prompts(text: Text, rows: Rankings, completion: int, room: int) -> Text:
+    """The text with the prompts of a user's rankings; of those the built-in ones' hidden score knows nothing."""
+    asked = {
+        split: fitting(
+            list(dict.fromkeys(p.prompt for p in some)),
+            lambda prompt: len(text.tokens.encode(prompt)) <= room - completion,
+            f"{split} prompts longer than {room - completion} tokens",
+        )
+        for split, some in rows.items()
+    }
+    return replace(text, prompts=text.prompts | asked, gold=None)
 
 
 def rows_of_pairs(rows: Sequence[Preference]) -> list[Preference]:

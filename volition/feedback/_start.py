@@ -22,6 +22,7 @@ from volition.feedback._models import adam, make, prompt_batch, step, texts_loss
 from volition.feedback._show import judge
 from volition.feedback._text import Gpt, Text, gather
 from volition.nets.language import Scalar
+from volition.progress import say
 from volition.run import Run
 
 LR, BATCH, MIX = 2e-3, 32, 0.1  # of the small model that is made where none is given
@@ -93,6 +94,8 @@ def small_model(gpt: Gpt, updates: int, completion: int, run: Run) -> str:
     folder = run.path("start")
     if folder.exists():
         return str(folder)
+    if not run.quiet:
+        say(f"volition: a small GPT reads and is fine-tuned first, {2 * updates} updates (or give --model)")
     half = folder.with_name(f".start-{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
     with undisturbed(run.generator):

@@ -72,7 +72,7 @@ def gather(
         seen = [text for d in given["train"] for text in (d.prompt, d.completion)]
         tokens = Tokens.train([*seen, *prompts["train"], *stories["train"]], gpt.vocab)
     pairs = {
-        split: _fitting(
+        split: fitting(
             [(tokens.encode(d.prompt), [*tokens.encode(d.completion), tokens.eos]) for d in rows],
             lambda pair: len(pair[0]) + len(pair[1]) <= room,
             f"{split} demonstrations longer than {room} tokens",
@@ -80,7 +80,7 @@ def gather(
         for split, rows in given.items()
     }
     asked = {
-        split: _fitting(
+        split: fitting(
             texts,
             lambda text: 0 < len(tokens.encode(text)) <= room - completion,
             f"{split} prompts empty or longer than {room - completion} tokens",
@@ -101,7 +101,8 @@ def _parts(rows: list[T], where: str) -> dict[str, list[T]]:
     return {split: [row for row, name in zip(rows, names, strict=True) if name == split] for split in SPLITS}
 
 
-def _fitting(rows: list[T], fits: Callable[[T], bool], what: str) -> list[T]:
+def fitting(rows: list[T], fits: Callable[[T], bool], what: str) -> list[T]:
+    """The rows that fit; how many do not is told."""
     kept = [row for row in rows if fits(row)]
     if not kept:
         raise VolitionError(f"all {what}: there is nothing left to learn from")

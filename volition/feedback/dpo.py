@@ -23,9 +23,10 @@ from volition.data.sharing import Shared
 from volition.errors import VolitionError
 from volition.feedback import _outcome
 from volition.feedback._models import Learned, adam, step, write
-from volition.feedback._rankings import Rankings, batch, rankings, shared_log_probs
+from volition.feedback._rankings import Rankings, batch, own_prompts, rankings, shared_log_probs
 from volition.feedback._start import Team, gather_team
 from volition.feedback._text import Gpt
+from volition.machine import multiplies_bf16
 from volition.nets.language import context
 from volition.run import Run
 
@@ -41,7 +42,7 @@ class Config:
     preferences: str = ""
     """File of rankings, of volition label or in any known form; none simulates labelers."""
     prompts: str = ""
-    """File of prompts that evaluate has answered; none takes the built-in ones."""
+    """File of prompts that evaluate has answered; none takes those of the rankings."""
     pretraining: str = ""
     """Text like that which the model read before, for evaluate; none takes built-in stories."""
     gpt: Gpt = field(default_factory=Gpt)
@@ -122,12 +123,15 @@ def begin(config: Config, run: Run) -> tuple[Team, Rankings]:
     rows = rankings(
         config.preferences, team.policy, team.text.tokens, config.ranked, config.ways, config.completion, room, run
     )
+    if config.preferences and not config.prompts:
+        team.text = own_prompts(team.text, rows, config.completion, room)
     return team, rows
 
 
 def both(config: Config, team: Team, shared: Shared) -> tuple[Tensor, Tensor]:
     """log π and log π_ref of each completion, `[B, K]`; the second without gradient."""
-    with torch.autocast(shared.ids.device.type, torch.bfloat16, enabled=config.low_precision):
+    device = shared.ids.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.low_precision and multiplies_bf16(device)):
         with torch.no_grad(), team.reference() as reference:
             ref_log_prob = shared_log_probs(reference, shared)
         return shared_log_probs(team.policy, shared), ref_log_prob

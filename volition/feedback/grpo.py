@@ -11,7 +11,7 @@ There is no critic. Without --model a small GPT is fine-tuned first; without --r
 task is the reward.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from volition.feedback import _outcome
 from volition.feedback._models import Learned, adam, step, texts, write
 from volition.feedback._start import Team, gather_team
 from volition.feedback._text import Gpt
+from volition.machine import multiplies_bf16
 from volition.nets.generate import generate
 from volition.nets.language import log_probs
 from volition.run import Run
@@ -104,6 +105,7 @@ PAPER = {
 def train(config: Config, run: Run | None = None) -> Any:
     """Speak, be judged, improve on it; the model lies in the run's folder `model` as transformers reads it."""
     run = run or Run()
+    config = replace(config, low_precision=config.low_precision and multiplies_bf16(run.device))
     team = gather_team(config, run, critic=False)
     policy, prompts = team.policy, team.text.prompts["train"]
     optimizer, asked = adam(policy, config.lr), Order(len(prompts), run.generator)

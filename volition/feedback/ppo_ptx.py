@@ -231,7 +231,8 @@ def speak(
         if config.low_precision
         else torch.cat([torch.zeros_like(start, dtype=torch.float), said.log_prob], 1)
     )
-    score = team.scores(prompts, texts(said, tokens), batch["ids"], batch["mask"])
+    words = texts(said, tokens)
+    score = team.scores(prompts, words, batch["ids"], batch["mask"])
     ended = (said.ids.eq(tokens.eos) & said.mask).any(1)
     score = score - config.unended * ~ended
     value = values(config, team.critic, batch)
@@ -243,7 +244,7 @@ def speak(
     kl = (old - ref_log_prob).sum(1).mean()
     seen: dict[str, Tensor | float] = {"reward": score.mean(), "kl": kl, "length": said.mask.sum(1).float().mean()}
     if team.text.gold is not None:
-        seen["gold"] = team.gold(prompts, texts(said, tokens)).mean()
+        seen["gold"] = team.gold(prompts, words).mean()
     if config.low_precision:
         seen["gap"] = masked_mean((old[:, start.shape[1] :] - said.log_prob).abs(), said.mask)
     if config.target_kl:

@@ -27,10 +27,11 @@ from volition.data.packing import pad_left
 from volition.data.preferences import Preference
 from volition.errors import VolitionError
 from volition.feedback._models import ROWS, Learned, adam, complete, make, scores, step, write
-from volition.feedback._rankings import HELD_OUT, Rankings, batch, rankings, rows_of_pairs, shared_scores
+from volition.feedback._rankings import HELD_OUT, Rankings, batch, own_prompts, rankings, rows_of_pairs, shared_scores
 from volition.feedback._show import draw_calibration, judge, side_by_side
 from volition.feedback._start import small_model
 from volition.feedback._text import Gpt, Text, gather
+from volition.machine import multiplies_bf16
 from volition.nets.language import Scalar, context
 from volition.run import Run
 
@@ -107,10 +108,10 @@ def train(config: Config, run: Run | None = None) -> Scalar:
         size = round(size * len(learned) / len(rows["train"]))  # as many pairs in each update
     optimizer, order = adam(model, config.lr), Order(len(learned), run.generator)
     run.track(policy=Learned(model), shift=Shift(model), optimizer=optimizer, order=order)
-    updates = -(-len(learned) * config.epochs // size)
+    updates, low = -(-len(learned) * config.epochs // size), config.low_precision and multiplies_bf16(run.device)
     for update in run.loop(updates):
         shared, rank = batch([learned[i] for i in order.take(size)], text.tokens, run.device)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=config.low_precision):
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=low):
             score = shared_scores(model, shared)
         loss = ranking_loss(score, rank).mean()
         loss.backward()
@@ -142,9 +143,10 @@ def begin(config: Config, run: Run) -> tuple[Text, Scalar, Rankings]:
     folder = config.model or small_model(config.gpt, config.start, config.completion, run)
     text = gather(folder, config.gpt, config.completion, config.demonstrations)
     policy = make(folder, config.gpt, config.lora, text.tokens).to(run.device)
-    rows = rankings(
-        config.preferences, policy, text.tokens, config.ranked, config.ways, config.completion, context(folder), run
-    )
+    room = context(folder)
+    rows = rankings(config.preferences, policy, text.tokens, config.ranked, config.ways, config.completion, room, run)
+    if config.preferences:
+        text = own_prompts(text, rows, config.completion, room)
     return text, Scalar(policy).to(run.device), rows
 
 
