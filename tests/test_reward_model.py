@@ -39,7 +39,7 @@ def people(count: int) -> list[Preference]:
 
 
 def read(path: Path, tokens: Tokens, room: int) -> dict[str, list[Preference]]:
-    return rankings(str(path), None, tokens, 0, 0, 0, room, Run())
+    return rankings(preferences.read(path), None, tokens, 0, 0, 0, room, Run())
 
 
 def test_no_prompt_is_both_learned_from_and_tested_with(tmp_path: Path, tokens: Tokens) -> None:
@@ -78,8 +78,8 @@ def test_simulated_rankings_are_made_once_and_repeat(tmp_path: Path, tokens: Tok
     for name in ("a", "b"):
         run = Run(tmp_path / name, config={}, quiet=True)
         before = run.generator.get_state()
-        first = rankings("", model, tokens, 20, 3, 6, 160, run)
-        assert rankings("", None, tokens, 20, 3, 6, 160, run) == first  # from the file, where no model is asked
+        first = rankings([], model, tokens, 20, 3, 6, 160, run)
+        assert rankings([], None, tokens, 20, 3, 6, 160, run) == first  # from the file, where no model is asked
         assert torch.equal(run.generator.get_state(), before)
         kept.append((tmp_path / name / "rankings.jsonl").read_bytes())
         run.close()

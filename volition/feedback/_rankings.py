@@ -3,7 +3,6 @@
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -27,18 +26,17 @@ Rankings = dict[str, list[Preference]]
 
 
 def rankings(
-    file: str, policy: Any, tokens: Tokens, count: int, ways: int, completion: int, room: int, run: Run
+    own: list[Preference], policy: Any, tokens: Tokens, count: int, ways: int, completion: int, room: int, run: Run
 ) -> Rankings:
-    """train and test rankings, no prompt in both, of at most `room` tokens; the test's also by a labeler held out.
+    """train and test rankings, no prompt in both, of at most `room` tokens: a user's own, or simulated without them.
 
-    Simulated ones lie in the run's folder as rankings.jsonl, like those of people.
+    The simulated test has a labeler who was held out. Simulated ones lie in the run's folder as rankings.jsonl, like
+    those of people.
     """
-    if file:
-        run.dataset = Path(file).name
-        every = preferences.read(file)
+    if own:
         found = {
-            "train": [p for p in every if crc32(p.prompt.encode()) % 10],
-            "test": [p for p in every if not crc32(p.prompt.encode()) % 10],
+            "train": [p for p in own if crc32(p.prompt.encode()) % 10],
+            "test": [p for p in own if not crc32(p.prompt.encode()) % 10],
         }
     else:
         kept = run.path("rankings.jsonl")

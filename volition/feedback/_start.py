@@ -94,13 +94,13 @@ def small_model(gpt: Gpt, updates: int, completion: int, run: Run) -> str:
     folder = run.path("start")
     if folder.exists():
         return str(folder)
-    if not run.quiet:
-        say(f"volition: a small GPT reads and is fine-tuned first, {2 * updates} updates (or give --model)")
     half = folder.with_name(f".start-{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
     with undisturbed(run.generator):
         torch.manual_seed(run.seed)
         text = gather("", gpt, completion)
+        if not run.quiet:
+            say(f"volition: a small GPT reads and is fine-tuned first, {2 * updates} updates (or give --model)")
         model = make("", gpt, 0, text.tokens).to(run.device)
         lessons = Lessons(text, BATCH, torch.Generator(run.device).manual_seed(run.seed))
         optimizer = adam(model, LR)

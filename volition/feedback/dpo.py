@@ -19,6 +19,7 @@ from torch import Tensor
 from volition.core.preferences import dpo_loss, pairs_right
 from volition.core.schedules import cosine
 from volition.data.order import Order
+from volition.data.preferences import read
 from volition.data.sharing import Shared
 from volition.errors import VolitionError
 from volition.feedback import _outcome
@@ -118,12 +119,13 @@ def train(config: Config, run: Run | None = None) -> Any:
 
 def begin(config: Config, run: Run) -> tuple[Team, Rankings]:
     """The policy as it was, and rankings to learn from and to test with."""
+    own = read(config.preferences) if config.preferences else []  # a mistake in it is told before anything is trained
     team = gather_team(config, run, critic=False)
     room = context(config.model or run.path("start"))
-    rows = rankings(
-        config.preferences, team.policy, team.text.tokens, config.ranked, config.ways, config.completion, room, run
-    )
-    if config.preferences and not config.prompts:
+    rows = rankings(own, team.policy, team.text.tokens, config.ranked, config.ways, config.completion, room, run)
+    if own:
+        run.dataset = Path(config.preferences).name
+    if own and not config.prompts:
         team.text = own_prompts(team.text, rows, config.completion, room)
     return team, rows
 

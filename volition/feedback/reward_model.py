@@ -24,7 +24,7 @@ from volition.core.schedules import cosine
 from volition.data.instructions import gold
 from volition.data.order import Order
 from volition.data.packing import pad_left
-from volition.data.preferences import Preference
+from volition.data.preferences import Preference, read
 from volition.errors import VolitionError
 from volition.feedback._models import ROWS, Learned, adam, complete, make, scores, step, write
 from volition.feedback._rankings import HELD_OUT, Rankings, batch, own_prompts, rankings, rows_of_pairs, shared_scores
@@ -140,12 +140,14 @@ class Shift:
 
 def begin(config: Config, run: Run) -> tuple[Text, Scalar, Rankings]:
     """What there is to read, the model as it begins, and rankings to learn from and to test with."""
+    own = read(config.preferences) if config.preferences else []  # a mistake in it is told before anything is trained
     folder = config.model or small_model(config.gpt, config.start, config.completion, run)
     text = gather(folder, config.gpt, config.completion, config.demonstrations)
     policy = make(folder, config.gpt, config.lora, text.tokens).to(run.device)
     room = context(folder)
-    rows = rankings(config.preferences, policy, text.tokens, config.ranked, config.ways, config.completion, room, run)
-    if config.preferences:
+    rows = rankings(own, policy, text.tokens, config.ranked, config.ways, config.completion, room, run)
+    if own:
+        run.dataset = Path(config.preferences).name
         text = own_prompts(text, rows, config.completion, room)
     return text, Scalar(policy).to(run.device), rows
 
