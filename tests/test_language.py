@@ -11,9 +11,12 @@ from transformers import (
     AutoModelForSequenceClassification,
     Gemma2Config,
     Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
 )
+from transformers.activations import NewGELUActivation
 
 from volition.errors import VolitionError
 from volition.nets import language
@@ -140,6 +143,22 @@ def test_saved_and_loaded_by_us_and_by_transformers(tmp_path: Path) -> None:
     for again in (load(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path).eval()):
         assert torch.equal(again(ids).logits, model(ids).logits)
         assert not again.training
+
+
+def test_a_published_gpt2_keeps_its_function_and_its_settings(tmp_path: Path) -> None:
+    """Its activation is computed at once here, and is the library's in the folder that comes back."""
+    torch.manual_seed(0)
+    settings = GPT2Config(vocab_size=VOCAB, n_positions=32, n_embd=16, n_layer=2, n_head=2)
+    published = sharp(GPT2LMHeadModel(settings).eval())
+    published.save_pretrained(tmp_path / "one")
+    model = load(tmp_path / "one")
+    ids, _ = rows(9, 9, left=True)
+    assert not any(isinstance(part, NewGELUActivation) for part in model.modules())
+    assert torch.allclose(model(ids).logits, published(ids).logits, atol=1e-5)
+    save(model, tmp_path / "two")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "two").eval()
+    assert again.config.activation_function == "gelu_new"
+    assert torch.equal(again(ids).logits, published(ids).logits)
 
 
 def test_adapters_learn_alone_and_come_back(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def make_decoder(model: Any, low_precision: bool = False) -> Decoder:
     settings = body.config
     ours = (
         type(body) is GPT2Model
-        and settings.activation_function == "gelu_new"
+        and settings.activation_function in ("gelu_new", "gelu_pytorch_tanh")
         and settings.scale_attn_weights
         and not (settings.scale_attn_by_inverse_layer_idx or settings.add_cross_attention)
     )

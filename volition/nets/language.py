@@ -29,6 +29,7 @@ try:
         GPT2Config,
         GPT2LMHeadModel,
     )
+    from transformers.activations import NewGELUActivation
     from transformers.utils import logging
 except ImportError:
     raise VolitionError("language models need more packages: pip install 'volition[feedback]'") from None
@@ -42,12 +43,12 @@ def small_gpt(
     """GPT-2's architecture (Radford 2019) with weights drawn from torch's random state; 5.3 M at vocab 8,192."""
     if width % heads:
         raise VolitionError(f"width {width} must be a multiple of heads {heads}")
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=vocab, n_positions=context, n_embd=width, n_layer=layers, n_head=heads, resid_pdrop=0.0,
-            embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=eos, eos_token_id=eos, pad_token_id=pad,
-        )
-    ).eval()  # fmt: skip
+    settings = GPT2Config(
+        vocab_size=vocab, n_positions=context, n_embd=width, n_layer=layers, n_head=heads, resid_pdrop=0.0,
+        embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=eos, eos_token_id=eos, pad_token_id=pad,
+        activation_function="gelu_pytorch_tanh",  # the published function as one operation
+    )  # fmt: skip
+    return GPT2LMHeadModel(settings).eval()
 
 
 def load(folder: str | Path, lora: int = 0) -> Any:
@@ -76,7 +77,7 @@ def load(folder: str | Path, lora: int = 0) -> Any:
                 )  # fmt: skip
                 model = get_peft_model(model, wanted)
     _check_head(model, folder)
-    return model.eval()
+    return _fused(model).eval()
 
 
 def context(folder: str | Path) -> int:
@@ -213,7 +214,7 @@ class Scalar(nn.Module):
             raise VolitionError(f"{folder} holds no model with one score: train one with volition train reward_model")
         scalar = cls.__new__(cls)
         nn.Module.__init__(scalar)
-        scalar.trunk, scalar.head = model.base_model, score
+        scalar.trunk, scalar.head = _fused(model.base_model), score
         scalar.register_buffer("shift", torch.tensor(float(getattr(model.config, "volition_shift", 0.0))))
         return scalar.eval()
 
@@ -237,6 +238,15 @@ def merged(trunk: Any) -> Any:
             parent, _, own = name.rpartition(".")
             setattr(trunk.get_submodule(parent), own, module.get_base_layer())
     return trunk
+
+
+def _fused(model: Any) -> Any:
+    """The model with GELU's tanh form as one operation; the library's five passes cost a third of an update here."""
+    for module in list(model.modules()):
+        for name, part in module.named_children():
+            if isinstance(part, NewGELUActivation):
+                setattr(module, name, nn.GELU("tanh"))
+    return model
 
 
 def _takes_positions(trunk: Any) -> bool:
