@@ -14,7 +14,7 @@ from volition.progress import say
 
 T = TypeVar("T")
 SPLITS = ("train", "valid", "test")
-BUILT_IN = {"train": 4000, "valid": 200, "test": 300}  # prompts of the built-in task
+BUILT_IN = {"train": 8000, "valid": 200, "test": 300}  # prompts of the built-in task
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Config:
     """The model that is made where no folder is given."""
     reading: int = 600
     """Updates of the small GPT on pretraining text before its first demonstration."""
-    updates: int = 600
+    updates: int = 4000
     """Updates on demonstrations."""
     batch: int = 32
     """Texts per update."""
