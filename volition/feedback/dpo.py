@@ -50,7 +50,7 @@ class Config:
     """The model that is made where no folder is given."""
     start: int = 300
     """Updates of reading, and as many of fine-tuning, of that small model."""
-    ranked: int = 2000
+    ranked: int = 6000
     """Prompts whose completions the simulated labelers rank."""
     ways: int = 6
     """Completions of each that they rank, K."""

@@ -67,8 +67,8 @@ class Config:
     """Updates over which it rises from a tenth."""
     clip: float = 0.2
     """ε: how far the probability of a token may move before its advantage stops counting."""
-    beta: float = 0.04
-    """β, the weight of the KL from the model at the start (0.04 in the paper)."""
+    beta: float = 0.2
+    """β, the weight of the KL from the model at the start; 0.04 in the paper leads a small reward model astray."""
     max_norm: float = 1.0
     """Length to which a longer gradient is cut; 0 for no such bound."""
     low_precision: bool = False

@@ -52,7 +52,7 @@ class Config:
     """Updates of reading, and as many of fine-tuning, of that small model."""
     best_of: int = 16
     """Completions, N, of each test prompt from which evaluate takes the best of n = 1, 2, 4, … N; 0 for none."""
-    ranked: int = 2000
+    ranked: int = 6000
     """Prompts whose completions the simulated labelers rank."""
     ways: int = 6
     """Completions of each that they rank, K (4 to 9 in the paper)."""
