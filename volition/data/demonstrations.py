@@ -20,14 +20,24 @@ class Demonstration:
 
 def read(path: str | Path) -> list[Demonstration]:
     """All demonstrations of a file; the form of each row is told by its fields (FORMS)."""
-    found = []
-    for where, row in rows.read(path):
-        form = next((read for needed, read in FORMS if needed <= row.keys()), None)
-        if form is None:
-            has = ", ".join(map(str, row)) or "none"
-            raise VolitionError(f"{where}: no demonstration is known with the fields {has}; give prompt and completion")
-        found.append(form(row, where))
-    return found
+    return [_read(row, where) for where, row in rows.read(path)]
+
+
+def prompts(path: str | Path) -> list[str]:
+    """The different prompts of a file, of rows with `prompt` or in any form of a demonstration."""
+    found = (
+        cue(row["prompt"], text(row["prompt"], where, "prompt")) if "prompt" in row else _read(row, where).prompt
+        for where, row in rows.read(path)
+    )
+    return list(dict.fromkeys(found))
+
+
+def _read(row: Row, where: str) -> Demonstration:
+    form = next((read for needed, read in FORMS if needed <= row.keys()), None)
+    if form is None:
+        has = ", ".join(map(str, row)) or "none"
+        raise VolitionError(f"{where}: no demonstration is known with the fields {has}; give prompt and completion")
+    return form(row, where)
 
 
 def _ours(row: Row, where: str) -> Demonstration:

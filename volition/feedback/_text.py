@@ -1,12 +1,11 @@
 """What the recipes of this chapter read, as tokens: demonstrations, prompts and pretraining text."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from volition.data import demonstrations, instructions
+from volition.data import demonstrations, instructions, rows
 from volition.data.tokens import Tokens
 from volition.errors import VolitionError
 from volition.nets.language import context
@@ -60,12 +59,12 @@ def gather(
     else:
         given = {split: instructions.demonstrations(split, BUILT_IN[split]) for split in SPLITS}
     if prompted:
-        prompts = _parts(_lines(prompted, "prompt"), prompted)
+        prompts = _parts(_prompts(prompted), prompted)
     elif demonstrated:
         prompts = {split: [d.prompt for d in given[split]] for split in SPLITS}
     else:
         prompts = {split: instructions.prompts(split, BUILT_IN[split], seed=1) for split in SPLITS}
-    stories = _parts(_lines(pretrained, "text") if pretrained else instructions.pretraining(4000), pretrained)
+    stories = _parts(_stories(pretrained) if pretrained else instructions.pretraining(4000), pretrained)
     if model:
         tokens = Tokens.load(model)
     else:
@@ -111,20 +110,25 @@ def fitting(rows: list[T], fits: Callable[[T], bool], what: str) -> list[T]:
     return kept
 
 
-def _lines(path: str, field: str) -> list[str]:
-    """Texts of JSON lines with `field`, or of a plain file: a prompt a line, a text a paragraph."""
+def _prompts(path: str) -> list[str]:
+    """Prompts of a plain file, one a line, or of rows, as `demonstrations.prompts` reads them."""
+    return demonstrations.prompts(path) if _holds_rows(path) else _plain(path, "\n")
+
+
+def _stories(path: str) -> list[str]:
+    """Texts of a plain file, a paragraph each, or of rows with `text`."""
+    if not _holds_rows(path):
+        return _plain(path, "\n\n")
+    return [rows.text(row.get("text"), where, "text") for where, row in rows.read(path)]
+
+
+def _holds_rows(path: str) -> bool:
+    return path.removesuffix(".gz").endswith((".json", ".jsonl"))
+
+
+def _plain(path: str, apart: str) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise VolitionError(f"{path} cannot be read ({error}): give a file in UTF-8") from None
-    if not path.endswith(".jsonl"):
-        return [part for part in text.split("\n" if field == "prompt" else "\n\n") if part.strip()]
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            found.append(json.loads(line)[field])
-        except (ValueError, KeyError, TypeError):
-            raise VolitionError(f"line {number} of {path} is not JSON with {field!r}: mend or remove it") from None
-        if not isinstance(found[-1], str) or not found[-1]:
-            raise VolitionError(f"line {number} of {path}: {field!r} must be a text that is not empty")
-    return found
+    return [part for part in text.split(apart) if part.strip()]

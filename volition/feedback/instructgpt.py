@@ -33,7 +33,7 @@ class Config:
     reward: reward_model.Config = field(default_factory=lambda: reward_model.VARIANTS["laptop"])
     """Step 2; `model` is what step 1 leaves."""
     ppo: ppo_ptx.Config = field(default_factory=lambda: ppo_ptx.VARIANTS["laptop"])
-    """Step 3; `model` and `reward` are what the steps before leave."""
+    """Step 3; `model`, `reward` and, where not given, prompts and pretraining text are those of the steps before."""
     plain: bool = True
     """Train PPO with ptx 0 as well."""
 
@@ -67,7 +67,10 @@ def steps(config: Config, run: Run) -> Iterator[tuple[str, Any, Any]]:
     yield "sft", tuning, config.sft
     shown = config.reward.demonstrations or config.sft.demonstrations
     yield "reward", reward_model, replace(config.reward, model=own, demonstrations=shown)
-    ppo = replace(config.ppo, model=own, reward=reward)
+    ppo = replace(
+        config.ppo, model=own, reward=reward, prompts=config.ppo.prompts or config.sft.demonstrations,
+        pretraining=config.ppo.pretraining or config.sft.pretraining,
+    )  # fmt: skip
     if config.plain and config.ppo.ptx:
         yield "ppo", ppo_ptx, replace(ppo, ptx=0.0)
     yield "ptx", ppo_ptx, ppo
