@@ -62,3 +62,21 @@ def test_forms(tmp_path: Path, row: dict[str, Any], wanted: Demonstration) -> No
 def test_mistakes_say_where(tmp_path: Path, row: Any, message: str) -> None:
     with pytest.raises(VolitionError, match=f"a.jsonl, line 2: {message}|line 2 {message}"):
         read(tmp_path, {"prompt": "p", "completion": "c"}, row)
+
+
+def test_an_answer_that_says_nothing_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """HH has such rows."""
+    spoken = {"chosen": "\n\nHuman: why?\n\nAssistant: so", "rejected": "…"}
+    silent = spoken | {"chosen": "\n\nHuman: why?\n\nAssistant:"}
+    assert read(tmp_path, silent, spoken) == [TALK]
+    assert "1 of 2 demonstrations say nothing" in capsys.readouterr().err
+    with pytest.raises(VolitionError, match="no demonstration that says anything"):
+        read(tmp_path, silent)
+
+
+def test_prompts_of_any_form(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    each: list[Any] = [{"prompt": "why?"}, {"prompt": "why?", "completion": "so"}, {"prompt": TURNS[:1]}]
+    each += [{"question": "1 + 1?", "answer": "2"}]
+    path.write_text("\n".join(map(json.dumps, each)))
+    assert demonstrations.prompts(path) == ["why?", TALK.prompt, "1 + 1?\n"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from volition.data import rows
 from volition.data.rows import Row, cue, last_answer, listed, text
 from volition.errors import VolitionError
+from volition.progress import say
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,17 @@ class Demonstration:
 
 
 def read(path: str | Path) -> list[Demonstration]:
-    """All demonstrations of a file; the form of each row is told by its fields (FORMS)."""
-    return [_read(row, where) for where, row in rows.read(path)]
+    """All demonstrations of a file; the form of each row is told by its fields (FORMS).
+
+    HH has answers that say nothing: they are left out, and how many is told.
+    """
+    every = [_read(row, where) for where, row in rows.read(path)]
+    found = [d for d in every if d.completion.strip()]
+    if not found:
+        raise VolitionError(f"{path} holds no demonstration that says anything")
+    if len(found) < len(every):
+        say(f"volition: {len(every) - len(found)} of {len(every)} demonstrations say nothing; left out")
+    return found
 
 
 def prompts(path: str | Path) -> list[str]:
@@ -79,7 +89,7 @@ def _chosen(row: Row, where: str) -> Demonstration:
     prompt, answer = last_answer(text(row["chosen"], where, "chosen"))
     if not prompt:
         raise VolitionError(f"{where}: 'chosen' has no turn that begins with Assistant:")
-    return Demonstration(prompt, text(answer, where, "chosen"))
+    return Demonstration(prompt, text(answer, where, "chosen", empty=True))
 
 
 FORMS: tuple[tuple[set[str], Callable[[Row, str], Demonstration]], ...] = (
