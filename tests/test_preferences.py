@@ -133,6 +133,13 @@ def test_silence_is_an_answer_in_a_transcript_and_a_mistake_elsewhere(tmp_path: 
         read(tmp_path, {"prompt": "p", "chosen": "b", "rejected": ""})
 
 
+def test_what_was_simulated_reads_again_with_silence_in_it(tmp_path: Path) -> None:
+    """A model may say nothing, and that is ranked too."""
+    row = Preference("p", ("", " a"), (2, 1), "ann", meta={"split": "train"})
+    preferences.write(tmp_path / "a.jsonl", [row])
+    assert preferences.read(tmp_path / "a.jsonl") == [row]
+
+
 def test_single_completions_with_labels_meet_by_prompt(tmp_path: Path) -> None:
     row = {"prompt": "p", "completion": "a", "label": True}
     found = read(tmp_path, row, row | {"prompt": "q"}, row | {"completion": "b", "label": False})

@@ -88,10 +88,8 @@ def is_store(place: str | Path) -> bool:
         return False
 
 
-def read(path: str | Path, silence: bool = False) -> list[Preference]:
+def read(path: str | Path) -> list[Preference]:
     """All rankings of a file or a label store; the form of each row is told by its fields (FORMS).
-
-    With `silence` rows of our own form may hold empty completions, as models make them.
 
     Rows with one completion and a label are put together by prompt: liked ones rank before the others.
     """
@@ -114,7 +112,7 @@ def read(path: str | Path, silence: bool = False) -> list[Preference]:
             has = ", ".join(map(str, row)) or "none"
             raise VolitionError(f"{where}: no ranking is known with the fields {has}; give prompt, completions, rank")
         try:
-            found += form(row, where) if form is not _ours else _ours(row, where, silence)
+            found += form(row, where)
         except VolitionError as error:
             message = str(error)
             raise VolitionError(message if message.startswith(where) else f"{where}: {message}") from None
@@ -129,9 +127,7 @@ def read(path: str | Path, silence: bool = False) -> list[Preference]:
     return found
 
 
-def _ours(row: Row, where: str, silence: bool = False) -> Iterator[Preference]:
-    listing = listed(row["completions"], where, "completions")
-    said = [text(c, where, f"completions[{i}]", silence) for i, c in enumerate(listing)]
+def _ours(row: Row, where: str) -> Iterator[Preference]:
     labeler, seconds, meta = row.get("labeler", ""), row.get("seconds"), row.get("meta", {})
     if not isinstance(labeler, str):
         raise VolitionError(f"{where}: 'labeler' is {json.dumps(labeler)[:40]}; it must be a text")
@@ -139,6 +135,9 @@ def _ours(row: Row, where: str, silence: bool = False) -> Iterator[Preference]:
         raise VolitionError(f"{where}: 'seconds' is {json.dumps(seconds)[:40]}; it must be a number")
     if not isinstance(meta, dict):
         raise VolitionError(f"{where}: 'meta' is {json.dumps(meta)[:40]}; it must be an object")
+    listing = listed(row["completions"], where, "completions")
+    # simulated rankings are of what a model said, which may be nothing; among people's it is a mistake
+    said = [text(c, where, f"completions[{i}]", empty="split" in meta) for i, c in enumerate(listing)]
     prompt = cue(row["prompt"], text(row["prompt"], where, "prompt"))
     yield Preference(prompt, tuple(said), tuple(listed(row["rank"], where, "rank")), labeler, seconds, meta)
 

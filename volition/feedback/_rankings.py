@@ -46,7 +46,7 @@ def rankings(
             half = kept.with_suffix(".half")
             preferences.write(half, simulated(policy, tokens, count, ways, completion, room, run.seed))
             half.rename(kept)
-        every = preferences.read(kept, silence=True)
+        every = preferences.read(kept)
         found = {split: [p for p in every if p.meta["split"] == split] for split in ("train", "test")}
     return {split: _fitting(rows, tokens, room, split) for split, rows in found.items()}
 
