@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from volition.errors import VolitionError
@@ -34,7 +34,9 @@ try:
 except ImportError:
     raise VolitionError("language models need more packages: pip install 'volition[feedback]'") from None
 
-LOGITS = 2**25  # as many at once (128 MiB); more are computed in parts, and again for the gradient
+LOGITS = 2**25  # as many are kept for the gradient (128 MiB)
+SHORT = 512  # tokens of rows whose attention may be a matrix; its memory grows with their square
+PART = 2**21  # as many are made at once: they stay in the cache, and their memory is used again
 
 
 def small_gpt(
@@ -124,12 +126,13 @@ def hidden(trunk: Any, ids: Tensor, mask: Tensor, where: Tensor | None = None, c
     """
     if where is None:
         where = positions(mask)
-    if mask.dim() == 4:
-        mask = _attention_mask(trunk, mask)
     extra = {"position_ids": where} if _takes_positions(trunk) else {}
     if cache is not None:
         extra |= {"past_key_values": cache}
-    return trunk(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra).last_hidden_state
+    with _attention(trunk, ids):
+        if mask.dim() == 4:
+            mask = _attention_mask(trunk, mask)
+        return trunk(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra).last_hidden_state
 
 
 def log_probs(
@@ -150,17 +153,35 @@ def log_probs(
 def token_log_probs(head: nn.Module, h: Tensor, token: Tensor, temperature: float = 1.0) -> Tensor:
     """log softmax(head(h)/temperature)[token]; h `[M, width]`, token `[M]` → `[M]` float32.
 
-    No more than LOGITS logits exist at a time.
+    PART logits are made at a time; of more than LOGITS in all none are kept, but made again for the gradient.
     """
 
     def some(h: Tensor, token: Tensor) -> Tensor:
-        return -F.cross_entropy(head(h).float() / temperature, token, reduction="none")
+        logits = head(h).float()
+        return _Chosen.apply(logits if temperature == 1 else logits / temperature, token)  # pyrefly: ignore
 
-    rows = max(1, LOGITS // head.weight.shape[0])  # pyrefly: ignore
-    if len(h) <= rows:
-        return some(h, token)
-    parts = zip(h.split(rows), token.split(rows), strict=True)
-    return torch.cat([checkpoint(some, a, b, use_reentrant=False) for a, b in parts])  # pyrefly: ignore
+    vocab = int(head.weight.shape[0])  # pyrefly: ignore
+    parts = zip(h.split(max(1, PART // vocab)), token.split(max(1, PART // vocab)), strict=True)
+    if len(h) * vocab <= LOGITS:
+        return torch.cat([some(*part) for part in parts])
+    return torch.cat([checkpoint(some, *part, use_reentrant=False) for part in parts])  # pyrefly: ignore
+
+
+class _Chosen(torch.autograd.Function):
+    """log softmax(x)[token] of each row of x `[M, V]` with its gradient e_token − softmax(x) in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, token: Tensor) -> Tensor:
+        log_p = x.log_softmax(-1)
+        ctx.save_for_backward(log_p, token)
+        return log_p.gather(1, token.unsqueeze(1)).squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # pyrefly: ignore
+        log_p, token = ctx.saved_tensors
+        slope = slope.unsqueeze(1)
+        return log_p.exp().mul_(-slope).scatter_add_(1, token.unsqueeze(1), slope), None
 
 
 class Scalar(nn.Module):
@@ -247,6 +268,20 @@ def _fused(model: Any) -> Any:
             if isinstance(part, NewGELUActivation):
                 setattr(module, name, nn.GELU("tanh"))
     return model
+
+
+@contextlib.contextmanager
+def _attention(trunk: Any, ids: Tensor) -> Iterator[None]:
+    """In bfloat16 on a CPU attention by plain products: torch's one operation takes four times as long there."""
+    settings = trunk.config
+    kept = settings._attn_implementation
+    plain = kept == "sdpa" and ids.device.type == "cpu" and torch.is_autocast_enabled("cpu") and ids.shape[1] <= SHORT
+    if plain:
+        settings._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        settings._attn_implementation = kept
 
 
 def _takes_positions(trunk: Any) -> bool:
