@@ -27,7 +27,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.peers.feedback_common import CASES, CONTEXT, EOS, HEADS, LAYERS, PAD, VOCAB, WIDTH, Case, rows, words
+from benchmarks.peers.feedback_common import CASES, CONTEXT, EOS, HEADS, LAYERS, PAD, VOCAB, WIDTH, Case, rows
 from volition.data.tokens import Tokens
 from volition.machine import multiplies_bf16, provenance
 from volition.nets.language import Scalar, save, small_gpt
@@ -43,6 +43,7 @@ LIBRARIES = {  # what the driver is told
     "TRL, bf16=True": ("--bf16",),
     "TRL, its defaults": ("--bf16", "--checkpointing"),
 }
+OWN = (OURS, LOW)
 UNITS = {"sft": "tokens", "reward": "pairs", "ppo": "completions"}
 
 
@@ -69,7 +70,7 @@ class Contestant:
     """A library in the middle of its training, in a process of its own."""
 
     def __init__(self, name: str, case: str, data: Path, arguments: argparse.Namespace) -> None:
-        self.name, own = name, name in (OURS, LOW)
+        self.name, own = name, name in OWN
         python = sys.executable if own else str(arguments.peers)
         variables = os.environ | {f"{kind}_NUM_THREADS": "1" for kind in ("OMP", "MKL", "OPENBLAS", "RAYON")}
         variables |= {"PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
@@ -159,8 +160,9 @@ def measure(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     case = CASES[name]
     chosen = [
         library for library in LIBRARIES
-        if (library != LOW or multiplies_bf16(torch.device("cpu")))
-        and (library in (OURS, LOW) or (arguments.peers and not case.ptx and (arguments.ppo or case.kind != "ppo")))
+        if (library in arguments.names or library in OWN)
+        and (library != LOW or multiplies_bf16(torch.device("cpu")))
+        and (library in OWN or (arguments.peers and not case.ptx and (arguments.ppo or case.kind != "ppo")))
     ]  # fmt: skip
     floor = {dtype: operations(case) / rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
     with tempfile.TemporaryDirectory() as folder:
@@ -196,10 +198,12 @@ def show(case: str, lines: list[dict[str, Any]]) -> None:
     by_name = {line["name"]: line for line in lines}
     base = by_name.get("TRL, float32")
     print(f"\n**{case}**, {len(lines[0]['cpu_seconds'])} rounds\n")
-    print(f"| | {lines[0]['unit']} per CPU-second | times TRL, float32 | share of the floor | peak MiB |\n|{'---|' * 5}")
+    print(
+        f"| | {lines[0]['unit']} per CPU-second | times TRL, float32 | share of the floor | peak MiB |\n|{'---|' * 5}"
+    )
     for name, line in by_name.items():
         seconds = statistics.median(line["cpu_seconds"])
-        share = f"{line['floor_seconds'] / seconds:.0%}" if name in (OURS, LOW) else ""
+        share = f"{line['floor_seconds'] / seconds:.0%}" if name in OWN else ""
         ratio = against(line, base) if base and base is not line else ""
         print(f"| {name} | {line['work'] / seconds:,.0f} | {ratio} | {share} | {line['peak_mib']:,} |")
 
@@ -218,6 +222,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="python of the virtual environment that has TRL")
     parser.add_argument("--ppo", type=Path, help="folder with TRL 1.12")
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=CASES, help="cases")
+    parser.add_argument("--names", nargs="+", default=list(LIBRARIES), choices=LIBRARIES, help="beside ours")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dry", action="store_true", help="print and keep nothing")
     parser.add_argument("--table", action="store_true", help="print what is in the results and measure nothing")

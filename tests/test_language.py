@@ -101,16 +101,40 @@ def test_what_padding_holds_changes_nothing_not_even_a_gradient(left: bool) -> N
 
 
 def test_logits_in_parts_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch derives it from all logits at once; kept or made again."""
     model, grads = gpt(), []
     ids, mask = rows(9, 4, 6, left=True)
-    for limit in (2**25, 3 * VOCAB):
-        monkeypatch.setattr(language, "LOGITS", limit)
+    asked = second_on(mask)
+    for kept, part in ((0, 0), (2**25, 2**21), (2**25, 3 * VOCAB), (3 * VOCAB, 2 * VOCAB)):
+        monkeypatch.setattr(language, "LOGITS", kept)
+        monkeypatch.setattr(language, "PART", part)
         model.zero_grad()
-        log_prob = log_probs(model, ids, mask, second_on(mask))
+        if part:
+            log_prob = log_probs(model, ids, mask, asked, temperature=0.7)[asked]
+        else:
+            logits = model(ids, attention_mask=mask, position_ids=positions(mask)).logits[:, :-1] / 0.7
+            log_prob = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0][asked[:, 1:]]
         log_prob.square().sum().backward()
         grads.append([log_prob.detach(), *(p.grad.clone() for p in model.parameters())])
-    for whole, parts in zip(*grads, strict=True):
-        torch.testing.assert_close(whole, parts)
+    for other in grads[1:]:
+        for whole, parts in zip(grads[0], other, strict=True):
+            torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-4)
+
+
+def test_in_bfloat16_attention_sees_what_it_sees_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    scalar = Scalar(gpt())
+    ids, mask = rows(9, 4, 6, left=True)
+    sees = mask[:, None, None] & torch.ones(9, 9, dtype=torch.bool).tril() | torch.eye(9, dtype=torch.bool)
+    for seen in (mask, sees):
+        exact = scalar(ids, seen, positions(mask))
+        for short in (language.SHORT, 0):  # by products, and by torch's one operation
+            monkeypatch.setattr(language, "SHORT", short)
+            with torch.autocast("cpu", torch.bfloat16), torch.profiler.profile() as seen_by:
+                low = scalar(ids, seen, positions(mask))
+            one = any("scaled_dot_product" in event.key for event in seen_by.key_averages())
+            assert one == (short == 0)
+            assert scalar.trunk.config._attn_implementation == "sdpa"
+            assert (low - exact)[mask].abs().max() < 0.05 * exact[mask].std()
 
 
 def test_packed_rows_do_not_see_each_other() -> None:

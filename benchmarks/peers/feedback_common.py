@@ -90,11 +90,12 @@ def pacer() -> Callable[..., None]:
     """
     wire = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    start = base = None
+    first, start, base = True, 0.0, 0.0
 
     def pace(**more: Any) -> None:
-        nonlocal start, base
-        if start is None:
+        nonlocal first, start, base
+        if first:
+            first = False
             gc.collect()
             if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
                 libc.malloc_trim(0)

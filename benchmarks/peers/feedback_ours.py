@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.feedback_common import CASES, GAMMA, KL, LAM, LR, MAX_NORM, Case, pacer, rows
+from benchmarks.peers.feedback_common import CASES, GAMMA, KL, LAM, LR, MAX_NORM, Case, pacer
 from volition.feedback import ppo_ptx, reward_model, sft
 from volition.run import Run
 

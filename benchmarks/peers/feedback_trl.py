@@ -9,17 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    TrainerCallback,
-)
+from datasets import Dataset  # pyrefly: ignore
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-from benchmarks.peers.feedback_common import (
-    BETAS, CASES, CLIP, EPSILON, GAMMA, KL, LAM, LR, MAX_NORM, Case, pacer,
-)  # fmt: skip
+from benchmarks.peers.feedback_common import BETAS, CASES, CLIP, EPSILON, GAMMA, KL, LAM, LR, MAX_NORM, Case, pacer
 
 FOREVER = 10**6
 
@@ -31,7 +24,9 @@ class Paced(TrainerCallback):
         self.more = more
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        pace(packages={name: importlib.metadata.version(name) for name in ("trl", "transformers", "torch")}, **self.more)
+        pace(
+            packages={name: importlib.metadata.version(name) for name in ("trl", "transformers", "torch")}, **self.more
+        )
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         pace()
@@ -49,7 +44,7 @@ def shared(arguments: argparse.Namespace, batch: int) -> dict[str, Any]:
 
 def supervised(case: Case, arguments: argparse.Namespace, rows: list[dict[str, Any]], tokens: Any, load: Any) -> Any:
     """All that packing needs is TRL's own."""
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig, SFTTrainer  # pyrefly: ignore
 
     texts = [(tokens.encode(row["prompt"]), [*tokens.encode(row["completion"]), tokens.eos_token_id]) for row in rows]
     packed = case.shortest > 0
@@ -67,7 +62,7 @@ def supervised(case: Case, arguments: argparse.Namespace, rows: list[dict[str, A
 
 def reward(case: Case, arguments: argparse.Namespace, rows: list[dict[str, Any]], tokens: Any, load: Any) -> Any:
     """Every pair of a ranking is a row."""
-    from trl import RewardConfig, RewardTrainer
+    from trl import RewardConfig, RewardTrainer  # pyrefly: ignore
 
     pairs: dict[str, list[list[int]]] = {"chosen_ids": [], "rejected_ids": []}
     for row in rows:
@@ -88,7 +83,7 @@ def reward(case: Case, arguments: argparse.Namespace, rows: list[dict[str, Any]]
 
 def ppo(case: Case, arguments: argparse.Namespace, rows: list[dict[str, Any]], tokens: Any, load: Any) -> Any:
     """No accumulation, under which it ignores its minibatches; no completion ends early, no samples are shown."""
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
+    from trl.experimental.ppo import PPOConfig, PPOTrainer  # pyrefly: ignore
 
     config = PPOConfig(
         **shared(arguments, case.batch), total_episodes=FOREVER * case.batch, num_mini_batches=case.minibatches,

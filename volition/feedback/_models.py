@@ -56,7 +56,9 @@ def write(model: Any, tokens: Tokens, folder: Path) -> None:
 
 def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
     """Adam with the paper's β on what learns."""
-    return torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=lr, betas=BETAS, eps=1e-5, fused=True)
+    return torch.optim.Adam(
+        [p for p in module.parameters() if p.requires_grad], lr=lr, betas=BETAS, eps=1e-5, fused=True
+    )
 
 
 def step(optimizer: torch.optim.Optimizer, lr: float, max_norm: float) -> Tensor:
