@@ -34,9 +34,9 @@ try:
 except ImportError:
     raise VolitionError("language models need more packages: pip install 'volition[feedback]'") from None
 
-LOGITS = 2**25  # as many are kept for the gradient (128 MiB)
+LOGITS = 2**25  # as many are kept for the gradient (128 MiB); more are made again
 SHORT = 512  # tokens of rows whose attention may be a matrix; its memory grows with their square
-PART = 2**21  # as many are made at once: they stay in the cache, and their memory is used again
+PART = 256  # tokens whose logits a CPU makes at once: they stay in its cache, and their memory is used again
 
 
 def small_gpt(
@@ -153,16 +153,18 @@ def log_probs(
 def token_log_probs(head: nn.Module, h: Tensor, token: Tensor, temperature: float = 1.0) -> Tensor:
     """log softmax(head(h)/temperature)[token]; h `[M, width]`, token `[M]` → `[M]` float32.
 
-    PART logits are made at a time; of more than LOGITS in all none are kept, but made again for the gradient.
+    No more than LOGITS logits exist at a time.
     """
 
     def some(h: Tensor, token: Tensor) -> Tensor:
         logits = head(h).float()
         return _Chosen.apply(logits if temperature == 1 else logits / temperature, token)  # pyrefly: ignore
 
-    vocab = int(head.weight.shape[0])  # pyrefly: ignore
-    parts = zip(h.split(max(1, PART // vocab)), token.split(max(1, PART // vocab)), strict=True)
-    if len(h) * vocab <= LOGITS:
+    rows = most = max(1, LOGITS // head.weight.shape[0])  # pyrefly: ignore
+    if h.device.type == "cpu":
+        rows = min(most, PART)
+    parts = zip(h.split(rows), token.split(rows), strict=True)
+    if len(h) <= most:
         return torch.cat([some(*part) for part in parts])
     return torch.cat([checkpoint(some, *part, use_reentrant=False) for part in parts])  # pyrefly: ignore
 
