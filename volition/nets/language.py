@@ -274,7 +274,7 @@ def _fused(model: Any) -> Any:
 
 @contextlib.contextmanager
 def _attention(trunk: Any, ids: Tensor) -> Iterator[None]:
-    """In bfloat16 on a CPU attention by plain products: torch's one operation takes four times as long there."""
+    """In bfloat16 on a CPU attention by plain products, where the backward pass of torch's one operation is slow."""
     settings = trunk.config
     kept = settings._attn_implementation
     plain = kept == "sdpa" and ids.device.type == "cpu" and torch.is_autocast_enabled("cpu") and ids.shape[1] <= SHORT
