@@ -64,16 +64,6 @@ def test_mistakes_say_where(tmp_path: Path, row: Any, message: str) -> None:
         read(tmp_path, {"prompt": "p", "completion": "c"}, row)
 
 
-def test_an_answer_that_says_nothing_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """HH has such rows."""
-    spoken = {"chosen": "\n\nHuman: why?\n\nAssistant: so", "rejected": "…"}
-    silent = spoken | {"chosen": "\n\nHuman: why?\n\nAssistant:"}
-    assert read(tmp_path, silent, spoken) == [TALK]
-    assert "1 of 2 demonstrations say nothing" in capsys.readouterr().err
-    with pytest.raises(VolitionError, match="no demonstration that says anything"):
-        read(tmp_path, silent)
-
-
 def test_prompts_of_any_form(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     each: list[Any] = [{"prompt": "why?"}, {"prompt": "why?", "completion": "so"}, {"prompt": TURNS[:1]}]

@@ -97,6 +97,15 @@ def test_a_model_of_ones_own_is_read_and_saved_again(toy: Path) -> None:
         assert line["data"] == "own.jsonl" and "gold" not in line["metrics"]
 
 
+def test_answers_that_say_nothing_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """HH has such rows."""
+    rows = [{"chosen": f"\n\nHuman: {i}?\n\nAssistant:{' so' if i else ''}", "rejected": "…"} for i in range(11)]
+    (tmp_path / "hh.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = gather("", Gpt(300, 1, 16, 2, 160), 6, str(tmp_path / "hh.jsonl"))
+    assert "1 of 11 demonstrations that say nothing are left out" in capsys.readouterr().err
+    assert sum(map(len, text.demonstrations.values())) == 10
+
+
 def test_long_texts_are_left_out_and_counted(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"prompt": f"say {i}\n" + str(7**600) * (i % 10 == 0), "completion": " yes."} for i in range(30)]
     (toy / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -7,7 +7,6 @@ from pathlib import Path
 from volition.data import rows
 from volition.data.rows import Row, cue, last_answer, listed, text
 from volition.errors import VolitionError
-from volition.progress import say
 
 
 @dataclass(frozen=True)
@@ -20,17 +19,8 @@ class Demonstration:
 
 
 def read(path: str | Path) -> list[Demonstration]:
-    """All demonstrations of a file; the form of each row is told by its fields (FORMS).
-
-    HH has answers that say nothing: they are left out, and how many is told.
-    """
-    every = [_read(row, where) for where, row in rows.read(path)]
-    found = [d for d in every if d.completion.strip()]
-    if not found:
-        raise VolitionError(f"{path} holds no demonstration that says anything")
-    if len(found) < len(every):
-        say(f"volition: {len(every) - len(found)} of {len(every)} demonstrations say nothing; left out")
-    return found
+    """All demonstrations of a file; the form of each row is told by its fields (FORMS). HH's may say nothing."""
+    return [_read(row, where) for where, row in rows.read(path)]
 
 
 def prompts(path: str | Path) -> list[str]:

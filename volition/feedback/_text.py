@@ -55,7 +55,10 @@ def gather(
     if completion >= room:
         raise VolitionError(f"completions of {completion} tokens leave no room for a prompt in a context of {room}")
     if demonstrated:
-        given = _parts(demonstrations.read(demonstrated), demonstrated)
+        read = demonstrations.read(demonstrated)
+        given = _parts(
+            fitting(read, lambda d: bool(d.completion.strip()), "demonstrations that say nothing"), demonstrated
+        )
     else:
         given = {split: instructions.demonstrations(split, BUILT_IN[split]) for split in SPLITS}
     if prompted:
