@@ -13,6 +13,7 @@ from typing import IO, Any, cast
 import numpy as np
 import torch
 
+from volition import distributed
 from volition.errors import VolitionError
 
 FORMAT = 1
@@ -60,7 +61,7 @@ def plain(value: Any, where: str) -> Any:
     if value is None or type(value) in (bool, int, float, str):  # exact: np.float64 is a float, yet pickled
         return value
     if isinstance(value, torch.Tensor):
-        value = value.detach()
+        value = distributed.whole(value.detach())
         # a view would drag its whole storage into the file
         return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
     if isinstance(value, dict):

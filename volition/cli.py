@@ -144,10 +144,20 @@ def train(words: list[str]) -> None:
         return
     if words[0].startswith("-"):
         raise VolitionError(f"the recipe comes first: volition train RECIPE {shlex.join(words)}")
+    from volition.distributed import group
+
+    with group():
+        _train(words)
+
+
+def _train(words: list[str]) -> None:
     recipe, variant = zoo.resolve(words[0])
+    from volition import distributed
     from volition.options import parse
 
     module = recipe.load()
+    if distributed.size() > 1 and not getattr(module, "DISTRIBUTED", False):
+        raise VolitionError(f"{recipe.name} trains in one process: start it without torchrun")
     config, options = parse(module, recipe.name, variant, words[1:])
     from volition.run import Run
 
@@ -161,6 +171,7 @@ def train(words: list[str]) -> None:
         device=options.device,
         data=options.data,
         threads=options.threads,
+        sharded=options.sharded,
         save_every=options.save_every,
         log_every=options.log_every,
         tensorboard=options.tensorboard,
@@ -256,6 +267,10 @@ def main(argv: list[str] | None = None) -> int:
         if words[0] not in COMMANDS:
             known = "the commands are " + ", ".join(COMMANDS)
             raise VolitionError(f"no command {words[0]!r}; {zoo.nearest(words[0], COMMANDS, known)}")
+        if words[0] != "train" and "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+            if os.environ.get("RANK") != "0":
+                return 2
+            raise VolitionError(f"torchrun is for volition train: call volition {words[0]} alone")
         COMMANDS[words[0]](words[1:])
         sys.stdout.flush()
         return 0

@@ -25,6 +25,8 @@ class Options:
     """Folder with real data, else $VOLITION_DATA, else built-in stand-ins; see volition data."""
     threads: int = 1
     """CPU threads; small networks are fastest on one."""
+    sharded: bool = False
+    """Spread the models' weights over torchrun's processes (FSDP2), where one of them does not fit into one."""
     save_every: float = 60.0
     """Seconds between checkpoints."""
     log_every: int = 10

@@ -14,7 +14,7 @@ from typing import IO, Any, Self
 import numpy as np
 import torch
 
-from volition import checkpoint, machine
+from volition import checkpoint, distributed, machine
 from volition.errors import VolitionError
 from volition.folder import data_folder, read_config, take, write_config
 from volition.machine import cpu_seconds, provenance, trim_memory
@@ -51,6 +51,7 @@ class Run:
         device: str = "auto",
         data: str | Path | None = None,
         threads: int | None = None,
+        sharded: bool = False,
         save_every: float = 60.0,
         log_every: int = 10,
         tensorboard: bool = False,
@@ -65,13 +66,25 @@ class Run:
         self.quiet = folder is None if quiet is None else quiet
         if threads is not None:
             torch.set_num_threads(threads)
-        self._metrics = Metrics(self.folder and self.folder / "metrics.jsonl")
-        if self.folder is not None:
+        distributed.check(self.device)
+        self.sharded = sharded
+        if sharded and distributed.size() == 1:
+            raise VolitionError("--sharded spreads a model over several processes: start them with torchrun")
+        writes = distributed.first()
+        self._metrics = Metrics(self.folder / "metrics.jsonl" if self.folder and writes else None)
+        if self.folder is not None and writes:
             self._lock = take(self.folder)
         try:
             if self.folder is not None:
-                self._restore(self.folder, threads)
-            self._board = tensorboard_writer(self.path("tensorboard"), self.step) if tensorboard else None
+                if writes:
+                    self._restore(self.folder, threads)
+                distributed.wait()  # until nothing is mended any more
+                if not writes:
+                    self._restore(self.folder, threads)
+                if distributed.agreed(self.step) != self.step:
+                    raise VolitionError(f"{self.folder} is not the same for all processes: give a folder they share")
+            board = tensorboard and writes
+            self._board = tensorboard_writer(self.path("tensorboard"), self.step) if board else None
         except BaseException:
             self.close()
             raise
@@ -87,6 +100,7 @@ class Run:
         self.trained_on: str | None = None
         self.trained_by: dict[str, Any] | None = None  # command and commit, of a run opened for looking
         self.read_only = False
+        self.sharded = False
         self._objects: dict[str, Any] = {}
         self._restored: dict[str, Any] | None = None
         self._finished = 0  # the largest number of updates that a loop was asked for and ended
@@ -149,7 +163,8 @@ class Run:
         """Where to put the file `name`: in the run's folder, or in a temporary one for a run in memory."""
         if self.folder is not None:
             return self.folder / name
-        self._temporary = self._temporary or tempfile.mkdtemp(prefix="volition-")
+        if self._temporary is None:
+            self._temporary = distributed.agreed(tempfile.mkdtemp(prefix="volition-") if distributed.first() else "")
         return Path(self._temporary) / name
 
     # ---- what a recipe calls
@@ -169,7 +184,8 @@ class Run:
                 continue
             state = self.saved(name)
             try:
-                thing.load_state_dict(state)
+                with distributed.filling():
+                    thing.load_state_dict(state)
             except VolitionError:
                 raise
             except Exception as error:  # each kind of object complains in its own way
@@ -209,17 +225,17 @@ class Run:
                 progress.show(self.step, line)
                 if self.step >= updates:
                     break
-                if self._stop:
+                now = time.monotonic()
+                stop, due = distributed.either(self._stop, now - self._saved_at >= self.save_every)
+                if stop:
                     self._save()
                     how = self.command or "make the same call"
                     raise Interrupted(
                         f"stopped at update {self.step} of {updates}, saved in {self.folder}; to go on: {how}"
                     )
-                now = time.monotonic()
                 if now - self._trimmed_at >= 10:
                     trim_memory()
                     self._trimmed_at = now
-                due = now - self._saved_at >= self.save_every
                 if due or (forced and self.step % forced == 0):
                     self._save()
             self._end(updates)
@@ -286,7 +302,7 @@ class Run:
         if self._clock is None:
             return self._spent
         cpu, wall = self._clock
-        return self._spent[0] + cpu_seconds() - cpu, self._spent[1] + time.monotonic() - wall
+        return self._spent[0] + distributed.total(cpu_seconds() - cpu), self._spent[1] + time.monotonic() - wall
 
     # ---- inside
 
@@ -305,6 +321,8 @@ class Run:
                 say(f"volition: {notice}")
         else:
             self._metrics.begin()
+        if not distributed.first():
+            return
         if state is not None:
             try:
                 if not self._differences(read_config(folder)):
@@ -394,7 +412,9 @@ class Run:
             return
         if name := self._metrics.settle():
             self._fail(name, self.step - 1)
-        checkpoint.save(self.folder / "checkpoints", self._state())
+        state = self._state()
+        if distributed.first():
+            checkpoint.save(self.folder / "checkpoints", state)
         self._saved_at = time.monotonic()
 
     def _end(self, updates: int) -> None:
@@ -404,6 +424,8 @@ class Run:
         if self.folder is None:
             return
         self._save()
+        if not distributed.first():
+            return
         if self._board:
             self._board.flush()
         try:
@@ -441,6 +463,8 @@ class Run:
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self._stop:
+                if distributed.size() > 1:  # torchrun repeats the signal at once, and ends all after 30 seconds
+                    return
                 raise KeyboardInterrupt
             self._stop = True
             say("\nvolition: saving after this update; once more to stop at once")
@@ -452,8 +476,10 @@ class Run:
         bad = bad or f"every tracked tensor is finite, the first bad one is {name} itself"
         if self.folder is not None:
             path = self.folder / f"failed-{self.step:09d}.pt"
+            state = self._state()
             try:
-                checkpoint.write(path, self._state())
+                if distributed.first():
+                    checkpoint.write(path, state)
                 kept = f"; the state is in {path}, the last good checkpoint is kept"
             except OSError as error:
                 kept = f"; the state could not be saved ({error.strerror or error})"

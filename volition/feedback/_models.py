@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from volition import distributed
 from volition.data.packing import Packed, pack, pad_left
 from volition.data.tokens import Tokens
 from volition.errors import VolitionError
 from volition.feedback._text import Gpt
 from volition.nets.generate import Completions, generate
 from volition.nets.language import load, log_probs, save, small_gpt
+from volition.nets.sharded import shard, spread, unsharded
+from volition.run import Run
 
 BETAS = (0.9, 0.95)  # Ouyang 2022, appendix C
 ROWS = 128  # completions that are made at once where nothing is learned
@@ -31,8 +34,9 @@ class Learned:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         if {n: p.shape for n, p in self.parameters.items()} != {n: x.shape for n, x in state.items()}:
             raise ValueError("weights of another model")
-        for name, p in self.parameters.items():
-            p.copy_(state[name])
+        with distributed.filling():
+            for name, p in self.parameters.items():
+                p.copy_(state[name])
 
 
 def make(folder: str, gpt: Gpt, lora: int, tokens: Tokens) -> Any:
@@ -54,17 +58,34 @@ def write(model: Any, tokens: Tokens, folder: Path) -> None:
     tokens.save(folder)
 
 
+def place(model: Any, run: Run) -> Any:
+    """The model on the run's device, in parts over all processes where the run is sharded."""
+    return shard(model, run.device) if run.sharded else model.to(run.device)
+
+
+def leave(model: Any, tokens: Tokens, run: Run) -> None:
+    """The model that was learned, in the run's folder `model`."""
+    if run.folder is not None:
+        model = unsharded(model)
+        if distributed.first():
+            write(model, tokens, run.path("model"))
+        distributed.wait()
+
+
 def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
     """Adam with the paper's β on what learns."""
-    return torch.optim.Adam(
+    optimizer = torch.optim.Adam(
         [p for p in module.parameters() if p.requires_grad], lr=lr, betas=BETAS, eps=1e-5, fused=True
     )
+    optimizer.register_load_state_dict_pre_hook(spread)
+    return optimizer
 
 
 def step(optimizer: torch.optim.Optimizer, lr: float, max_norm: float) -> Tensor:
     """One step of this length on the gradient, cut to max_norm (0: as it is), which is then empty; its norm before."""
     (group,) = optimizer.param_groups
-    norm = nn.utils.clip_grad_norm_(group["params"], max_norm or torch.inf)
+    distributed.sum_gradients(group["params"])
+    norm = distributed.whole(nn.utils.clip_grad_norm_(group["params"], max_norm or torch.inf))
     group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad()

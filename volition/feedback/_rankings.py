@@ -9,6 +9,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from volition import distributed
 from volition.data import instructions, preferences
 from volition.data.labelers import TEAM, Labeler
 from volition.data.preferences import Preference, pairs
@@ -40,12 +41,16 @@ def rankings(
         }
     else:
         kept = run.path("rankings.jsonl")
-        if not kept.exists():
+        if not distributed.agreed(kept.exists()):
             if not run.quiet:
                 say(f"volition: simulated labelers rank {ways} completions of {count} prompts (or give --preferences)")
             half = kept.with_suffix(".half")
-            preferences.write(half, simulated(policy, tokens, count, ways, completion, room, run.seed))
-            half.rename(kept)
+            # by all processes alike: a sharded policy speaks where all ask it to
+            found = simulated(policy, tokens, count, ways, completion, room, run.seed)
+            if distributed.first():
+                preferences.write(half, found)
+                half.rename(kept)
+            distributed.wait()
         every = preferences.read(kept)
         found = {split: [p for p in every if p.meta["split"] == split] for split in ("train", "test")}
     return {split: _fitting(rows, tokens, room, split) for split, rows in found.items()}

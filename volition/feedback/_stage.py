@@ -19,6 +19,7 @@ class Stage:
     def __init__(self, run: Run, name: str, first: int) -> None:
         self.run, self.label, self.first = run, name, first
         self.name, self.seed, self.device, self.quiet = f"{run.name} {name}", run.seed, run.device, run.quiet
+        self.sharded = run.sharded
         self.end = first  # the update after its last, once its loop has begun
         if run.step <= first:
             run.resume()

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volition import distributed
 from volition.checkpoint import undisturbed
 from volition.core.schedules import cosine
 from volition.data.order import Order
 from volition.data.packing import Packed, pack
 from volition.data.tokens import Tokens
 from volition.errors import VolitionError
-from volition.feedback._models import adam, make, prompt_batch, step, texts_loss, write
+from volition.feedback._models import adam, make, place, prompt_batch, step, texts_loss, write
 from volition.feedback._show import judge
 from volition.feedback._text import Gpt, Text, gather
 from volition.nets.language import Scalar
@@ -70,12 +71,12 @@ class Lessons:
         self.batch, self.pad = batch, text.tokens.pad
         self.shown, self.told = Order(len(self.demonstrations), generator), Order(len(self.stories), generator)
 
-    def take(self, update: int, mix: float) -> Packed:
-        """The batch of this update; over many updates `mix` of all texts are stories."""
+    def take(self, update: int, mix: float, rows: slice = slice(None)) -> Packed:
+        """These rows of the batch of this update; over many updates `mix` of all texts are stories."""
         count = round(mix * self.batch * (update + 1)) - round(mix * self.batch * update)
         pairs = [self.demonstrations[i] for i in self.shown.take(self.batch - count)]
         pairs += [([], self.stories[i]) for i in self.told.take(count)]
-        prompts, completions = zip(*pairs, strict=True)
+        prompts, completions = zip(*pairs[rows], strict=True)
         return pack(prompts, completions, self.pad)
 
     def state_dict(self) -> dict[str, Any]:
@@ -92,8 +93,14 @@ def small_model(gpt: Gpt, updates: int, completion: int, run: Run) -> str:
     It is the same whenever it is made, and no random state of the run is touched.
     """
     folder = run.path("start")
-    if folder.exists():
-        return str(folder)
+    if not distributed.agreed(folder.exists()):
+        if distributed.first():
+            _raise(folder, gpt, updates, completion, run)
+        distributed.wait()
+    return str(folder)
+
+
+def _raise(folder: Path, gpt: Gpt, updates: int, completion: int, run: Run) -> None:
     half = folder.with_name(f".start-{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
     with undisturbed(run.generator):
@@ -110,7 +117,6 @@ def small_model(gpt: Gpt, updates: int, completion: int, run: Run) -> str:
             step(optimizer, cosine(at, LR, LR / 10, updates), 1.0)
         write(model, text.tokens, half)
     half.rename(folder)
-    return str(folder)
 
 
 def gather_team(config: Any, run: Run, critic: bool = True) -> Team:
@@ -124,14 +130,14 @@ def gather_team(config: Any, run: Run, critic: bool = True) -> Team:
     policy = make(folder, config.gpt, config.lora, text.tokens)
     judge = value = None
     if config.reward:
-        judge = Scalar.load(config.reward).requires_grad_(False).to(run.device)
+        judge = place(Scalar.load(config.reward).requires_grad_(False), run)
         _same_tokens(text.tokens, config.reward)
     if critic:
         value = Scalar.load(config.reward) if config.reward else Scalar(copy.deepcopy(policy), std=0.0)
-        value = value.to(run.device)
+        value = place(value, run)
     adapters = hasattr(policy, "disable_adapter")
-    frozen = None if adapters else copy.deepcopy(policy).requires_grad_(False).to(run.device)
-    return Team(text, policy.to(run.device), value, judge, frozen)
+    frozen = None if adapters else place(copy.deepcopy(policy).requires_grad_(False), run)
+    return Team(text, place(policy, run), value, judge, frozen)
 
 
 def _same_tokens(tokens: Tokens, reward: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volition import distributed
 from volition.core.preferences import dpo_loss, pairs_right
 from volition.core.schedules import cosine
 from volition.data.order import Order
@@ -23,7 +24,7 @@ from volition.data.preferences import read
 from volition.data.sharing import Shared
 from volition.errors import VolitionError
 from volition.feedback import _outcome
-from volition.feedback._models import Learned, adam, step, write
+from volition.feedback._models import Learned, adam, leave, step
 from volition.feedback._rankings import Rankings, batch, own_prompts, rankings, shared_log_probs
 from volition.feedback._start import Team, gather_team
 from volition.feedback._text import Gpt
@@ -86,6 +87,7 @@ VARIANTS = {
     "tiny": Config(gpt=Gpt(300, 1, 16, 2, 160), start=3, ranked=48, ways=4, completion=6, batch=4),
     "laptop": Config(),
 }
+DISTRIBUTED = True
 PAPER = {
     "metric": "accuracy",
     "unit": "",
@@ -105,15 +107,16 @@ def train(config: Config, run: Run | None = None) -> Any:
     run.track(policy=Learned(team.policy), optimizer=optimizer, order=order)
     updates = -(-len(rows["train"]) * config.epochs // config.batch)
     for update in run.loop(updates):
-        shared, rank = batch([rows["train"][i] for i in order.take(config.batch)], team.text.tokens, run.device)
+        some = [rows["train"][i] for i in order.take(config.batch)][distributed.mine(config.batch)]
+        shared, rank = batch(some, team.text.tokens, run.device)
         log_prob, ref_log_prob = both(config, team, shared)
-        loss = dpo_loss(log_prob, ref_log_prob, rank, config.beta).mean()
+        loss = dpo_loss(log_prob, ref_log_prob, rank, config.beta).mean() * distributed.fraction(len(some))
         loss.backward()
         norm = step(optimizer, cosine(update, config.lr, config.lr / 10, updates), config.max_norm)
         right, pairs = pairs_right(log_prob.detach() - ref_log_prob, rank)
-        run.log(update, loss=loss, accuracy=right.sum() / pairs.sum(), gradient=norm)
-    if run.folder is not None:
-        write(team.policy, team.text.tokens, run.path("model"))
+        seen = distributed.summed({"loss": loss, "right": right.sum(), "pairs": pairs.sum()})
+        run.log(update, loss=seen["loss"], accuracy=seen["right"] / seen["pairs"], gradient=norm)
+    leave(team.policy, team.text.tokens, run)
     return team.policy
 
 

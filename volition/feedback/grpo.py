@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volition import distributed
 from volition.core.completions import group_advantage
 from volition.core.losses import clipped_surrogate, kl_k3
 from volition.core.schedules import linear
 from volition.data.order import Order
 from volition.errors import VolitionError
 from volition.feedback import _outcome
-from volition.feedback._models import Learned, adam, step, texts, write
+from volition.feedback._models import Learned, adam, leave, step, texts
 from volition.feedback._start import Team, gather_team
 from volition.feedback._text import Gpt
 from volition.machine import multiplies_bf16
@@ -91,6 +92,7 @@ VARIANTS = {
     "tiny": Config(gpt=Gpt(300, 1, 16, 2, 160), start=3, episodes=96, batch=2, group=4, minibatches=2, completion=6),
     "laptop": Config(),
 }
+DISTRIBUTED = True
 PAPER = {
     "metric": "reward",
     "unit": "",
@@ -121,8 +123,7 @@ def train(config: Config, run: Run | None = None) -> Any:
             parts = gradient(config, policy, {name: x[chosen] for name, x in batch.items()})
             parts["gradient"] = step(optimizer, lr, config.max_norm)
         run.log(update, **seen, **parts, episodes=(update + 1) * each)
-    if run.folder is not None:
-        write(policy, team.text.tokens, run.path("model"))
+    leave(policy, team.text.tokens, run)
     return policy
 
 
@@ -133,10 +134,12 @@ def speak(
     """A completion of each prompt with all that learning from it needs, and what is to be logged."""
     tokens = team.text.tokens
     start, real = team.prompts(prompts)
+    rows = distributed.mine(len(prompts))
     said = generate(
         team.policy, start, real, config.completion, eos=tokens.eos, pad=tokens.pad, generator=generator,
-        temperature=config.temperature, low_precision=config.low_precision,
+        temperature=config.temperature, low_precision=config.low_precision, rows=rows,
     )  # fmt: skip
+    start, real, asked = start[rows], real[rows], prompts[rows]
     ids, mask = torch.cat([start, said.ids], 1), torch.cat([real, said.mask], 1)
     batch = {"ids": ids, "mask": mask, "spoken": torch.cat([torch.zeros_like(real), said.mask], 1)}
     with team.reference() as reference:
@@ -144,13 +147,15 @@ def speak(
     # not the generator's own, which in bfloat16 is another
     batch["log_prob"] = now(config, team.policy, batch)
     words = texts(said, tokens)
-    score = team.scores(prompts, words, ids, mask)
+    batch["score"] = team.scores(asked, words, ids, mask)
+    if team.text.gold is not None:
+        batch["gold"] = team.gold(asked, words)
+    batch = distributed.gather(batch, len(prompts))
+    gold, score, ids = batch.pop("gold", None), batch.pop("score"), batch["ids"]
     batch["advantage"] = group_advantage(score.view(-1, config.group)).view(-1, 1).expand(ids.shape)
     kl = (batch["log_prob"] - batch["ref_log_prob"]).sum(1).mean()
-    seen = {"reward": score.mean(), "kl": kl, "length": said.mask.sum(1).float().mean()}
-    if team.text.gold is not None:
-        seen["gold"] = team.gold(prompts, words).mean()
-    return batch, seen
+    seen = {"reward": score.mean(), "kl": kl, "length": batch["spoken"].sum(1).float().mean()}
+    return batch, seen if gold is None else seen | {"gold": gold.mean()}
 
 
 def now(config: Config, model: Any, batch: dict[str, Tensor]) -> Tensor:
@@ -161,15 +166,18 @@ def now(config: Config, model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 def gradient(config: Config, policy: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Add ∂L/∂θ of these completions; means of what there is to see."""
+    count, rows = len(batch["ids"]), distributed.mine(len(batch["ids"]))
+    batch = {name: x[rows] for name, x in batch.items()}
     log_prob, spoken = now(config, policy, batch), batch["spoken"]
     loss = clipped_surrogate(log_prob, batch["log_prob"], batch["advantage"], config.clip)
     # π_ref/π − 1 − log(π_ref/π); its gradient keeps π near π_ref, if not along that of the KL
     distance = kl_k3(log_prob, batch["ref_log_prob"])
     parts = {"policy_loss": loss, "token_kl": distance, "entropy": -log_prob}
     length = spoken.sum(1).clamp(min=1)
-    means = {name: (torch.where(spoken, x, 0.0).sum(1) / length).mean() for name, x in parts.items()}
+    share = len(spoken) / count
+    means = {name: (torch.where(spoken, x, 0.0).sum(1) / length).mean() * share for name, x in parts.items()}
     (means["policy_loss"] + config.beta * means["token_kl"]).backward()
-    return {name: x.detach() for name, x in means.items()}
+    return distributed.summed({name: x.detach() for name, x in means.items()})
 
 
 def trained(config: Config, run: Run) -> Team:

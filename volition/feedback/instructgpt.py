@@ -50,6 +50,7 @@ VARIANTS = {
     "tiny": Config(tuning.VARIANTS["tiny"], reward_model.VARIANTS["tiny"], ppo_ptx.VARIANTS["tiny"]),
     "laptop": Config(),
 }
+DISTRIBUTED = True
 PAPER = {
     "metric": "ptx_gold",
     "unit": "",

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volition import distributed
 from volition.core.average import Average
 from volition.core.completions import Beta, token_advantage, token_reward
 from volition.core.losses import clipped_surrogate, clipped_value_loss, kl_k3, masked_mean
@@ -26,7 +27,7 @@ from volition.core.schedules import linear
 from volition.data.order import Order
 from volition.data.packing import pack
 from volition.errors import VolitionError
-from volition.feedback._models import Learned, adam, step, texts, texts_loss, write
+from volition.feedback._models import Learned, adam, leave, step, texts, texts_loss
 from volition.feedback._outcome import evaluate, trained, watch
 from volition.feedback._start import Team, gather_team
 from volition.feedback._text import Gpt, Text
@@ -135,6 +136,7 @@ VARIANTS = {
         warmup=0, beta=0.15, target_kl=6.0, ptx=0.0, average=0.0, unended=0.0,
     ),
 }  # fmt: skip
+DISTRIBUTED = True
 PAPER = {
     "metric": "reward",
     "unit": "",
@@ -198,9 +200,8 @@ def train(config: Config, run: Run | None = None) -> Any:
         run.log(update, **parts)
         if part == steps - 1:
             average.update()
-    if run.folder is not None:
-        with average.inside():
-            write(policy, text.tokens, run.path("model"))
+    with average.inside():
+        leave(policy, text.tokens, run)
     return policy
 
 
@@ -211,10 +212,12 @@ def speak(
     """A completion of each prompt with all that learning from it needs, and what is to be logged."""
     tokens, policy = team.text.tokens, team.policy
     start, real = team.prompts(prompts)
+    rows = distributed.mine(len(prompts))
     said = generate(
         policy, start, real, config.completion, eos=tokens.eos, pad=tokens.pad, generator=generator,
-        temperature=config.temperature, low_precision=config.low_precision,
+        temperature=config.temperature, low_precision=config.low_precision, rows=rows,
     )  # fmt: skip
+    start, real, asked = start[rows], real[rows], prompts[rows]
     batch = {"ids": torch.cat([start, said.ids], 1), "mask": torch.cat([real, said.mask], 1)}
     spoken = torch.cat([torch.zeros_like(real), said.mask], 1)
     batch["spoken"] = spoken
@@ -224,29 +227,36 @@ def speak(
             return log_probs(model, batch["ids"], batch["mask"], spoken, temperature=config.temperature)
 
     with team.reference() as reference:
-        ref_log_prob = now(reference)
+        batch["ref_log_prob"] = now(reference)
     # of a generator in bfloat16 the learner's own, so that the first ratio is 1
-    old = (
+    batch["log_prob"] = (
         now(policy)
         if config.low_precision
         else torch.cat([torch.zeros_like(start, dtype=torch.float), said.log_prob], 1)
     )
     words = texts(said, tokens)
-    score = team.scores(prompts, words, batch["ids"], batch["mask"])
+    score = team.scores(asked, words, batch["ids"], batch["mask"])
     ended = (said.ids.eq(tokens.eos) & said.mask).any(1)
-    score = score - config.unended * ~ended
-    value = values(config, team.critic, batch)
+    batch["score"] = score - config.unended * ~ended
+    batch["value"] = values(config, team.critic, batch)
+    if team.text.gold is not None:
+        batch["gold"] = team.gold(asked, words)
+    if config.low_precision:
+        batch["gap"] = (batch["log_prob"][:, start.shape[1] :] - said.log_prob).abs()
+    batch = distributed.gather(batch, len(prompts))  # what follows is of all, in all processes
+    spoken, old, value = batch["spoken"], batch["log_prob"], batch["value"]
+    score, ref_log_prob = batch.pop("score"), batch.pop("ref_log_prob")
     reward = token_reward(score, old, ref_log_prob, spoken, beta.value)
     advantage, target = token_advantage(reward, value, spoken, config.gamma, config.lam)
     if config.whiten:
         advantage = normalize_advantage(advantage, spoken)
-    batch |= {"log_prob": old, "value": value, "advantage": advantage, "target": target}
+    batch |= {"advantage": advantage, "target": target}
     kl = (old - ref_log_prob).sum(1).mean()
-    seen: dict[str, Tensor | float] = {"reward": score.mean(), "kl": kl, "length": said.mask.sum(1).float().mean()}
+    seen: dict[str, Tensor | float] = {"reward": score.mean(), "kl": kl, "length": spoken.sum(1).float().mean()}
     if team.text.gold is not None:
-        seen["gold"] = team.gold(prompts, words).mean()
+        seen["gold"] = batch.pop("gold").mean()
     if config.low_precision:
-        seen["gap"] = masked_mean((old[:, start.shape[1] :] - said.log_prob).abs(), said.mask)
+        seen["gap"] = masked_mean(batch.pop("gap"), spoken[:, start.shape[1] :])
     if config.target_kl:
         seen["beta"] = beta.value
         beta.update(kl.item(), len(prompts))
@@ -263,8 +273,9 @@ def values(config: Config, critic: Any, batch: dict[str, Tensor]) -> Tensor:
 
 def gradients(config: Config, policy: Any, critic: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Add ∂L/∂θ of π and of V, means over the minibatch's tokens, in `parts` parts; means of what there is to see."""
-    total, sums = batch["spoken"].sum(), {}
-    for rows in torch.arange(len(batch["ids"]), device=total.device).tensor_split(config.parts):
+    total, sums, count = batch["spoken"].sum(), {}, len(batch["ids"])
+    own = torch.arange(count, device=total.device)[distributed.mine(count)]
+    for rows in own.tensor_split(min(config.parts, count // distributed.size())):
         some = {name: x[rows] for name, x in batch.items()}
         spoken = some["spoken"]
         with torch.autocast(spoken.device.type, torch.bfloat16, enabled=config.low_precision):
@@ -282,16 +293,18 @@ def gradients(config: Config, policy: Any, critic: Any, batch: dict[str, Tensor]
         means = {name: torch.where(spoken, x, 0.0).sum() / total for name, x in parts.items()}
         (means["policy_loss"] + means["value_loss"]).backward()
         sums = {name: x.detach() + sums.get(name, 0.0) for name, x in means.items()}
-    return sums
+    return distributed.summed(sums)
 
 
 def ptx_gradient(config: Config, policy: Any, stories: list[list[int]], text: Text) -> Tensor:
     """Add γ_ptx·∂/∂θ(−mean log π) of pretraining texts, in `parts` parts; the loss without γ_ptx."""
     asked, total = sum(len(ids) - 1 for ids in stories), torch.zeros(())
-    for part in range(config.parts):
-        if some := stories[part :: config.parts]:
-            packed = pack([[]] * len(some), some, text.tokens.pad)
-            loss = texts_loss(policy, packed, config.low_precision) * (packed.asked.sum() / asked)
-            (config.ptx * loss).backward()
-            total = total + loss.detach().cpu()
-    return total
+    own = stories[distributed.mine(len(stories))]
+    parts = min(config.parts, len(stories) // distributed.size())
+    for part in range(parts):
+        some = own[part::parts]
+        packed = pack([[]] * len(some), some, text.tokens.pad)
+        loss = texts_loss(policy, packed, config.low_precision) * (packed.asked.sum() / asked)
+        (config.ptx * loss).backward()
+        total = total + loss.detach().cpu()
+    return distributed.summed({"ptx_loss": total})["ptx_loss"]

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volition import distributed
 from volition.core.preferences import best_of, pairs_right, ranking_loss
 from volition.core.schedules import cosine
 from volition.data.instructions import gold
@@ -26,7 +27,7 @@ from volition.data.order import Order
 from volition.data.packing import pad_left
 from volition.data.preferences import Preference, read
 from volition.errors import VolitionError
-from volition.feedback._models import ROWS, Learned, adam, complete, make, scores, step, write
+from volition.feedback._models import ROWS, Learned, adam, complete, leave, make, place, scores, step
 from volition.feedback._rankings import HELD_OUT, Rankings, batch, own_prompts, rankings, rows_of_pairs, shared_scores
 from volition.feedback._show import draw_calibration, judge, side_by_side
 from volition.feedback._start import small_model
@@ -87,6 +88,7 @@ VARIANTS = {
     "laptop": Config(),
     "paper": Config(ranked=33_207, ways=9, completion=1024, batch=64, lr=9e-6),  # appendix C.2
 }
+DISTRIBUTED = True
 PAPER = {
     "metric": "accuracy",
     "unit": "",
@@ -110,18 +112,19 @@ def train(config: Config, run: Run | None = None) -> Scalar:
     run.track(policy=Learned(model), shift=Shift(model), optimizer=optimizer, order=order)
     updates, low = -(-len(learned) * config.epochs // size), config.low_precision and multiplies_bf16(run.device)
     for update in run.loop(updates):
-        shared, rank = batch([learned[i] for i in order.take(size)], text.tokens, run.device)
+        some = [learned[i] for i in order.take(size)][distributed.mine(size)]
+        shared, rank = batch(some, text.tokens, run.device)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=low):
             score = shared_scores(model, shared)
-        loss = ranking_loss(score, rank).mean()
+        loss = ranking_loss(score, rank).mean() * distributed.fraction(len(some))
         loss.backward()
         norm = step(optimizer, cosine(update, config.lr, config.lr / 10, updates), config.max_norm)
         right, pairs = pairs_right(score.detach(), rank)
-        run.log(update, loss=loss, accuracy=right.sum() / pairs.sum(), gradient=norm)
+        seen = distributed.summed({"loss": loss, "right": right.sum(), "pairs": pairs.sum()})
+        run.log(update, loss=seen["loss"], accuracy=seen["right"] / seen["pairs"], gradient=norm)
         if update + 1 == updates:
             model.shift -= demonstrated(config, text, model, rows)
-    if run.folder is not None:
-        write(model, text.tokens, run.path("model"))
+    leave(model, text.tokens, run)
     return model
 
 
@@ -149,7 +152,7 @@ def begin(config: Config, run: Run) -> tuple[Text, Scalar, Rankings]:
     if own:
         run.dataset = Path(config.preferences).name
         text = own_prompts(text, rows, config.completion, room)
-    return text, Scalar(policy).to(run.device), rows
+    return text, place(Scalar(policy), run), rows
 
 
 @torch.no_grad()

@@ -16,18 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from volition import distributed
 from volition.core.schedules import cosine
 from volition.errors import VolitionError
 from volition.feedback._models import (
     Learned,
     adam,
     complete,
+    leave,
     make,
     mean_loss,
+    place,
     scores,
     step,
     texts_loss,
-    write,
 )
 from volition.feedback._show import judge, side_by_side
 from volition.feedback._start import Lessons
@@ -87,6 +89,7 @@ VARIANTS = {
     # the constants of appendix C.1 for 1.3 B and 6 B parameters, 16 epochs of 12,725 demonstrations
     "paper": Config(updates=6363, batch=32, lr=9.65e-6, choices=16, completion=1024),
 }
+DISTRIBUTED = True
 PAPER = {
     "metric": "gold",
     "unit": "",
@@ -104,25 +107,25 @@ def train(config: Config, run: Run | None = None) -> Any:
     low = config.low_precision and multiplies_bf16(run.device)
     text = read(config)
     run.dataset = text.name
-    model = make(config.model, config.gpt, config.lora, text.tokens).to(run.device)
-    reward = Scalar.load(config.reward).to(run.device) if config.reward else None
+    model = place(make(config.model, config.gpt, config.lora, text.tokens), run)
+    reward = place(Scalar.load(config.reward), run) if config.reward else None
     optimizer = adam(model, config.lr)
     lessons, best = Lessons(text, config.batch, run.generator), Best(model)
     run.track(policy=Learned(model), optimizer=optimizer, lessons=lessons, best=best)
     reading = 0 if config.model else config.reading
     for update in run.loop(reading + config.updates):
         at, length = (update, reading) if update < reading else (update - reading, config.updates)
-        packed = lessons.take(at, 1.0 if update < reading else config.mix)
-        loss = texts_loss(model, packed, low)
+        packed = lessons.take(at, 1.0 if update < reading else config.mix, distributed.mine(config.batch))
+        loss = texts_loss(model, packed, low) * distributed.fraction(int(packed.asked.sum()))
         loss.backward()
         norm = step(optimizer, cosine(at, config.lr, config.lr / 10, length), config.max_norm)
-        run.log(update, loss=loss, gradient=norm)
+        run.log(update, **distributed.summed({"loss": loss}), gradient=norm)
         chosen = (at + 1) * config.choices // length > at * config.choices // length
         if reward is not None and update >= reading and chosen:
-            run.log(update, reward=best.offer(mean_score(config, model, reward, text, run.seed)))
+            score = distributed.agreed(mean_score(config, model, reward, text, run.seed))
+            run.log(update, reward=best.offer(score))
     best.restore()
-    if run.folder is not None:
-        write(model, text.tokens, run.path("model"))
+    leave(model, text.tokens, run)
     return model
 
 

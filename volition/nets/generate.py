@@ -14,6 +14,7 @@ from transformers import DynamicCache, GPT2Model
 
 from volition.errors import VolitionError
 from volition.nets.language import head, hidden, merged, positions, trunk
+from volition.nets.sharded import lends_all
 
 KEEP = 0.75  # finished rows leave the batch when the others are no more than this share of it
 
@@ -44,6 +45,7 @@ class Decoder(Protocol):
 
 
 @torch.no_grad()
+@lends_all
 def generate(
     model: Any,
     ids: Tensor,
@@ -55,11 +57,13 @@ def generate(
     generator: torch.Generator,
     temperature: float = 1.0,
     low_precision: bool = False,
+    rows: slice = slice(None),
 ) -> Completions:
     """Up to `most` tokens after each prompt (ids, mask `[N, P]`, padded on the left), the last being EOS where it came.
 
     a_t ~ softmax(logits/temperature), log_prob of that distribution; at temperature 0 the mode, log_prob at 1.
-    A row's numbers are the same whatever the others do: they are drawn before anything is said.
+    A row's numbers are the same whatever the others do: they are drawn before anything is said, also where only
+    `rows` of the batch are to be completed.
     `low_precision` multiplies in bfloat16 (GPT-2 only); log_prob is then off by up to about 1e-2.
     """
     room = getattr(trunk(model).config, "max_position_embeddings", None)
@@ -67,8 +71,9 @@ def generate(
         raise VolitionError(
             f"a prompt of {longest} tokens and {most} to come exceed the model's context of {room}: shorten either"
         )
+    uniform = torch.rand(len(ids), most, generator=generator, device=ids.device)[rows]
+    ids, mask = ids[rows], mask[rows]
     count = len(ids)
-    uniform = torch.rand(count, most, generator=generator, device=ids.device)
     out = Completions(
         torch.full((count, most), pad, device=ids.device),
         torch.zeros(count, most, dtype=torch.bool, device=ids.device),

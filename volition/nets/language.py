@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from volition.errors import VolitionError
+from volition.nets.sharded import lends
 
 try:
     from transformers import (
@@ -135,6 +136,7 @@ def hidden(trunk: Any, ids: Tensor, mask: Tensor, where: Tensor | None = None, c
         return trunk(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra).last_hidden_state
 
 
+@lends
 def log_probs(
     model: Any, ids: Tensor, mask: Tensor, asked: Tensor, where: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
