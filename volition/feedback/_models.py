@@ -81,10 +81,14 @@ def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
     return optimizer
 
 
-def step(optimizer: torch.optim.Optimizer, lr: float, max_norm: float) -> Tensor:
-    """One step of this length on the gradient, cut to max_norm (0: as it is), which is then empty; its norm before."""
+def step(optimizer: torch.optim.Optimizer, lr: float, max_norm: float, alone: bool = False) -> Tensor:
+    """One step of this length on the gradient, cut to max_norm (0: as it is), which is then empty; its norm before.
+
+    The gradient is that of all processes together, or of one that learns `alone`.
+    """
     (group,) = optimizer.param_groups
-    distributed.sum_gradients(group["params"])
+    if not alone:
+        distributed.sum_gradients(group["params"])
     norm = distributed.whole(nn.utils.clip_grad_norm_(group["params"], max_norm or torch.inf))
     group["lr"] = lr
     optimizer.step()

@@ -114,7 +114,7 @@ def _raise(folder: Path, gpt: Gpt, updates: int, completion: int, run: Run) -> N
         for update in range(2 * updates):
             at, share = update % updates, 1.0 if update < updates else MIX
             texts_loss(model, lessons.take(at, share)).backward()
-            step(optimizer, cosine(at, LR, LR / 10, updates), 1.0)
+            step(optimizer, cosine(at, LR, LR / 10, updates), 1.0, alone=True)
         write(model, text.tokens, half)
     half.rename(folder)
 

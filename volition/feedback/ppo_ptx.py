@@ -215,7 +215,7 @@ def speak(
     rows = distributed.mine(len(prompts))
     said = generate(
         policy, start, real, config.completion, eos=tokens.eos, pad=tokens.pad, generator=generator,
-        temperature=config.temperature, low_precision=config.low_precision, rows=rows,
+        temperature=config.temperature, low_precision=config.low_precision, share=rows,
     )  # fmt: skip
     start, real, asked = start[rows], real[rows], prompts[rows]
     batch = {"ids": torch.cat([start, said.ids], 1), "mask": torch.cat([real, said.mask], 1)}

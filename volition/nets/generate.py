@@ -57,13 +57,13 @@ def generate(
     generator: torch.Generator,
     temperature: float = 1.0,
     low_precision: bool = False,
-    rows: slice = slice(None),
+    share: slice = slice(None),
 ) -> Completions:
     """Up to `most` tokens after each prompt (ids, mask `[N, P]`, padded on the left), the last being EOS where it came.
 
     a_t ~ softmax(logits/temperature), log_prob of that distribution; at temperature 0 the mode, log_prob at 1.
     A row's numbers are the same whatever the others do: they are drawn before anything is said, also where only
-    `rows` of the batch are to be completed.
+    the rows `share` of the batch are to be completed.
     `low_precision` multiplies in bfloat16 (GPT-2 only); log_prob is then off by up to about 1e-2.
     """
     room = getattr(trunk(model).config, "max_position_embeddings", None)
@@ -71,8 +71,8 @@ def generate(
         raise VolitionError(
             f"a prompt of {longest} tokens and {most} to come exceed the model's context of {room}: shorten either"
         )
-    uniform = torch.rand(len(ids), most, generator=generator, device=ids.device)[rows]
-    ids, mask = ids[rows], mask[rows]
+    uniform = torch.rand(len(ids), most, generator=generator, device=ids.device)[share]
+    ids, mask = ids[share], mask[share]
     count = len(ids)
     out = Completions(
         torch.full((count, most), pad, device=ids.device),
