@@ -172,10 +172,15 @@ class Launcher:
         )
 
     def __call__(
-        self, words: list[str], cwd: Path, folder: Path | None = None, env: dict[str, str] | None = None
+        self,
+        words: list[str],
+        cwd: Path,
+        folder: Path | None = None,
+        env: dict[str, str] | None = None,
+        printed: str = "printed.txt",
     ) -> Job:
         assert self.server.stdin
-        out = cwd / "printed.txt"
+        out = cwd / printed
         own = {name: value for name, value in os.environ.items() if name.startswith("VOLITION_")} | (env or {})
         job = {"words": words, "cwd": str(cwd), "out": str(out), "env": own}
         self.server.stdin.write(json.dumps(job) + "\n")

@@ -48,9 +48,13 @@ def group() -> Iterator[None]:
                 silent.enter_context(contextlib.redirect_stderr(nowhere))
             yield
             wait()
-    except (Exception, KeyboardInterrupt) as error:
+    except KeyboardInterrupt:  # of all together
+        if number:
+            raise SystemExit(130) from None
+        raise
+    except Exception as error:
         if not _is_first(store):  # the same mistake, or what it led to
-            raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
+            raise SystemExit(2) from None
         if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise VolitionError(
                 f"process {number} of {count} has lost another, which was killed or failed ({_short(error)}); "
