@@ -146,7 +146,7 @@ def test_a_checkpoint_goes_on_in_any_number_of_processes(toy: Path, two: Two) ->
 
 def test_a_killed_process_ends_all_and_the_command_goes_on(toy: Path) -> None:
     """With torchrun itself: nothing hangs, one line says what happened, and the work until then is kept."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = [*run, "-m", "--", "volition", *command("sft", "a", "--reading", "0", "--updates", "5000")]
     env = os.environ | {"VOLITION_SAVE_UPDATES": "1", "OMP_NUM_THREADS": "1"}
     job = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True)
