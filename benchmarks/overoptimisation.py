@@ -105,7 +105,7 @@ def draw(path: Path) -> None:
         axes.set_xlabel("√KL from the fine-tuned model (√nats)")
         axes.legend()
     forget(tax, [line for line in lines if line["judge"] == full])
-    left.set_ylabel("gain over the fine-tuned model: hidden score (—), reward model (- -)")
+    left.set_ylabel("gain in hidden score (—), reward model (- -)")
     figure.savefig(path, dpi=120)
 
 
@@ -142,7 +142,7 @@ def forget(axes: Any, lines: list[dict[str, Any]]) -> None:
     axes.set_xticks(range(len(BETAS[lines[0]["judge"]])), [f"{beta:g}" for beta in BETAS[lines[0]["judge"]]])
     axes.set_title("the alignment tax")
     axes.set_xlabel("β")
-    axes.set_ylabel("loss on pretraining text over the fine-tuned model's (nats)")
+    axes.set_ylabel("loss on pretraining text, change (nats)")
     axes.legend()
 
 
