@@ -120,6 +120,16 @@ def test_whole_runs_share_a_row_and_a_half_one_does_not(own: Path) -> None:
     assert {(row[3], row[7]) for row in rows} == {("error 2 ± 1.4 %", "60–1,440"), ("error 9 %", "30 so far")}
 
 
+def test_runs_that_began_from_another_of_the_same_seed_share_a_row(own: Path) -> None:
+    began = [line(e, seed=seed, changed={"model": f"runs/a-{folder}/model"}) for e, seed, folder in (
+        (1.0, 0, 0), (3.0, 1, 1), (9.0, 2, 1),
+    )]  # fmt: skip
+    rows = {row[0]: row[3] for row in zoo.table(began, own=own)}
+    assert rows == {
+        "toy:tiny (model=runs/a-SEED/model)": "error 2 ± 1.4 %", "toy:tiny (model=runs/a-1/model)": "error 9 %",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "label", "data"),
     [

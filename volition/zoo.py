@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,14 +187,22 @@ def groups(lines: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     for line in lines:
         # a run that ended early by itself is as whole as the others; one that still trains is not
         progress = "whole" if line["finished"] else line["updates"]
-        key = json.dumps([progress, *(line[name] for name in SAME)], sort_keys=True)
+        same = line | {"changed": seedless(line)}
+        key = json.dumps([progress, *(same[name] for name in SAME)], sort_keys=True)
         found.setdefault(key, {})[line["seed"]] = line
     return [list(seeds.values()) for seeds in found.values()]
 
 
+def seedless(line: dict[str, Any]) -> dict[str, Any]:
+    """The changed settings; folders that end in the run's own seed are alike over seeds: runs/sft-laptop-SEED/model."""
+    own = re.compile(rf"-{line['seed']}(?=/|$)")
+    changed = (line["changed"] or {}).items()
+    return {name: own.sub("-SEED", value) if isinstance(value, str) else value for name, value in changed}
+
+
 def title(line: dict[str, Any]) -> str:
     """Recipe, variant and changed settings of a result."""
-    changed = ", ".join(f"{name}={value}" for name, value in (line["changed"] or {}).items())
+    changed = ", ".join(f"{name}={value}" for name, value in seedless(line).items())
     return f"{line['recipe']}:{line['variant']}" + (f" ({changed})" if changed else "")
 
 
