@@ -81,6 +81,16 @@ def test_mistakes_are_told_in_one_line(words: list[str], told: str, toy: Path, c
     assert told in line and line.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("prompts", "told"), [("nowhere.txt", "nowhere.txt cannot be read"), ("ten.txt", "nowhere.jsonl cannot be read")]
+)
+def test_a_later_steps_file_is_read_before_the_first_step(prompts: str, told: str, toy: Path, capsys: Any) -> None:
+    (toy / "ten.txt").write_text("\n".join(f"say {i}" for i in range(10)))
+    words = ["--ppo.prompts", prompts, "--reward.preferences", "nowhere.jsonl", "--run", "one"]
+    assert main(["train", "instructgpt:tiny", *words]) == 2
+    assert told in capsys.readouterr().err and not (toy / "one" / "sft").exists()
+
+
 def test_the_steps_begin_where_the_others_ended() -> None:
     config = instructgpt.VARIANTS["tiny"]
     run = Run()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from volition.data import demonstrations, instructions, rows
+from volition.data.demonstrations import Demonstration
 from volition.data.tokens import Tokens
 from volition.errors import VolitionError
 from volition.nets.language import context
@@ -54,20 +55,7 @@ def gather(
     room = context(model) if model else gpt.context
     if completion >= room:
         raise VolitionError(f"completions of {completion} tokens leave no room for a prompt in a context of {room}")
-    if demonstrated:
-        read = demonstrations.read(demonstrated)
-        given = _parts(
-            fitting(read, lambda d: bool(d.completion.strip()), "demonstrations that say nothing"), demonstrated
-        )
-    else:
-        given = {split: instructions.demonstrations(split, BUILT_IN[split]) for split in SPLITS}
-    if prompted:
-        prompts = _parts(_prompts(prompted), prompted)
-    elif demonstrated:
-        prompts = {split: [d.prompt for d in given[split]] for split in SPLITS}
-    else:
-        prompts = {split: instructions.prompts(split, BUILT_IN[split], seed=1) for split in SPLITS}
-    stories = _parts(_stories(pretrained) if pretrained else instructions.pretraining(4000), pretrained)
+    given, prompts, stories = sources(demonstrated, prompted, pretrained)
     if model:
         tokens = Tokens.load(model)
     else:
@@ -93,6 +81,27 @@ def gather(
     own = [Path(path).name for path in (demonstrated, prompted, pretrained) if path]
     gold = None if demonstrated or prompted else instructions.gold
     return Text(tokens, pairs, asked, ids, gold, " and ".join(own) or "built-in")
+
+
+def sources(
+    demonstrated: str, prompted: str, pretrained: str
+) -> tuple[dict[str, list[Demonstration]], dict[str, list[str]], dict[str, list[str]]]:
+    """Demonstrations, prompts and pretraining text of files, or built-in ones, as texts by split."""
+    if demonstrated:
+        read = demonstrations.read(demonstrated)
+        given = _parts(
+            fitting(read, lambda d: bool(d.completion.strip()), "demonstrations that say nothing"), demonstrated
+        )
+    else:
+        given = {split: instructions.demonstrations(split, BUILT_IN[split]) for split in SPLITS}
+    if prompted:
+        prompts = _parts(_prompts(prompted), prompted)
+    elif demonstrated:
+        prompts = {split: [d.prompt for d in given[split]] for split in SPLITS}
+    else:
+        prompts = {split: instructions.prompts(split, BUILT_IN[split], seed=1) for split in SPLITS}
+    stories = _parts(_stories(pretrained) if pretrained else instructions.pretraining(4000), pretrained)
+    return given, prompts, stories
 
 
 def _parts(rows: list[T], where: str) -> dict[str, list[T]]:

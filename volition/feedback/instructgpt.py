@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from volition.data import preferences
 from volition.errors import VolitionError
 from volition.feedback import ppo_ptx, reward_model
 from volition.feedback import sft as tuning
@@ -23,6 +24,7 @@ from volition.feedback._models import complete
 from volition.feedback._outcome import judges
 from volition.feedback._show import draw_frontier, read_history, side_by_side
 from volition.feedback._stage import Stage
+from volition.feedback._text import sources
 from volition.run import Run
 
 
@@ -80,12 +82,22 @@ def steps(config: Config, run: Run) -> Iterator[tuple[str, Any, Any]]:
 def train(config: Config, run: Run | None = None) -> Any:
     """One step after the other; the last one's policy."""
     run = run or Run()
+    check(config)
     first, model = 0, None
     for name, recipe, settings in steps(config, run):
         stage = Stage(run, name, first)
         model = recipe.train(settings, stage)
         first = stage.end
     return model
+
+
+def check(config: Config) -> None:
+    """Read what a later step will read: a mistake in it is told before the first."""
+    files = config.sft.demonstrations, config.ppo.prompts, config.ppo.pretraining
+    if any(files):
+        sources(*files)
+    if config.reward.preferences:
+        preferences.read(config.reward.preferences)
 
 
 def evaluate(config: Config, run: Run) -> dict[str, float]:
