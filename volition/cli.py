@@ -144,10 +144,17 @@ def train(words: list[str]) -> None:
         return
     if words[0].startswith("-"):
         raise VolitionError(f"the recipe comes first: volition train RECIPE {shlex.join(words)}")
+    if not _several():
+        return _train(words)
     from volition.distributed import group
 
     with group():
         _train(words)
+
+
+def _several() -> bool:
+    """Whether torchrun started this process and others."""
+    return "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def _train(words: list[str]) -> None:
@@ -267,7 +274,7 @@ def main(argv: list[str] | None = None) -> int:
         if words[0] not in COMMANDS:
             known = "the commands are " + ", ".join(COMMANDS)
             raise VolitionError(f"no command {words[0]!r}; {zoo.nearest(words[0], COMMANDS, known)}")
-        if words[0] != "train" and "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        if words[0] != "train" and _several():
             if os.environ.get("RANK") != "0":
                 return 2
             raise VolitionError(f"torchrun is for volition train: call volition {words[0]} alone")
