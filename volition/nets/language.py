@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from volition.errors import VolitionError
@@ -160,7 +160,7 @@ def token_log_probs(head: nn.Module, h: Tensor, token: Tensor, temperature: floa
 
     def some(h: Tensor, token: Tensor) -> Tensor:
         logits = head(h).float()
-        return _Chosen.apply(logits if temperature == 1 else logits / temperature, token)  # pyrefly: ignore
+        return -F.cross_entropy(logits if temperature == 1 else logits / temperature, token, reduction="none")
 
     rows = most = max(1, LOGITS // head.weight.shape[0])  # pyrefly: ignore
     if h.device.type == "cpu":
@@ -169,23 +169,6 @@ def token_log_probs(head: nn.Module, h: Tensor, token: Tensor, temperature: floa
     if len(h) <= most:
         return torch.cat([some(*part) for part in parts])
     return torch.cat([checkpoint(some, *part, use_reentrant=False) for part in parts])  # pyrefly: ignore
-
-
-class _Chosen(torch.autograd.Function):
-    """log softmax(x)[token] of each row of x `[M, V]` with its gradient e_token − softmax(x) in one pass."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, token: Tensor) -> Tensor:
-        log_p = x.log_softmax(-1)
-        ctx.save_for_backward(log_p, token)
-        return log_p.gather(1, token.unsqueeze(1)).squeeze(1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # pyrefly: ignore
-        log_p, token = ctx.saved_tensors
-        slope = slope.unsqueeze(1)
-        return log_p.exp().mul_(-slope).scatter_add_(1, token.unsqueeze(1), slope), None
 
 
 class Scalar(nn.Module):
