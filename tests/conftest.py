@@ -193,14 +193,16 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(path.name.split("-")[1]) for path in (folder / "checkpoints").glob("step-*.pt"))
 
 
-@pytest.fixture(scope="session")
-def launch() -> Iterator[Launcher]:
-    """A launcher for the whole session."""
-    launcher = Launcher()
-    yield launcher
-    assert launcher.server.stdin
-    launcher.server.stdin.close()
-    launcher.server.wait(10)
+def launcher() -> Iterator[Launcher]:
+    """A launcher that ends with the block or fixture that it serves."""
+    one = Launcher()
+    yield one
+    assert one.server.stdin
+    one.server.stdin.close()
+    one.server.wait(60)
+
+
+launch = pytest.fixture(scope="session")(launcher)
 
 
 @pytest.fixture(autouse=True)

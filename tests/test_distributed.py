@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Job, Launcher, steps  # pyrefly: ignore
+from conftest import Job, Launcher, launcher, steps  # pyrefly: ignore
 from test_recipes import final  # pyrefly: ignore
 from transformers import AutoModelForCausalLM
 
@@ -27,14 +27,7 @@ from volition.run import Run
 Two = Callable[..., list[Job]]
 
 
-@pytest.fixture(scope="module")
-def second() -> Iterator[Launcher]:
-    """A launcher beside the session's, for the second of two processes."""
-    launcher = Launcher()
-    yield launcher
-    assert launcher.server.stdin
-    launcher.server.stdin.close()
-    launcher.server.wait(60)
+second = pytest.fixture(scope="module")(launcher)  # beside the session's, for the second of two processes
 
 
 @pytest.fixture
@@ -47,11 +40,11 @@ def two(toy: Path, launch: Launcher, second: Launcher) -> Two:
         # torchrun keeps the store in which processes find each other: it outlives any of them
         stores.append(torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
         jobs = []
-        for number, launcher in enumerate((launch, second)):
+        for number, start_one in enumerate((launch, second)):
             place = {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
             place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stores[-1].port)}
             place |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "VOLITION_RECIPES": str(toy.parent / "own")}
-            jobs.append(launcher(words, toy, folder, place | env, f"printed-{number}.txt"))
+            jobs.append(start_one(words, toy, folder, place | env, f"printed-{number}.txt"))
         return jobs
 
     return start
