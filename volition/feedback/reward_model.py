@@ -186,7 +186,8 @@ def judged(
 def evaluate(config: Config, run: Run) -> dict[str, float]:
     """The share of test pairs ordered as labelers did, by labeler; of the built-in task also against the hidden score.
 
-    Beside it chance, and the rule that longer is better; `accuracy` is over labelers who were learned from. Then what
+    Beside it chance, and the rule that longer is better; `accuracy` is over labelers who were learned from, and
+    `learned_accuracy` over as many of the rankings that were learned: far above it, the model is overfitted. Then what
     the best of n completions by this score is worth, in this score and, of the built-in task, in the hidden one.
     """
     text, model, rows = trained(config, run)
@@ -196,6 +197,8 @@ def evaluate(config: Config, run: Run) -> dict[str, float]:
         found = pairs_right(score.unsqueeze(0), rank.unsqueeze(0))
         right[name], pairs[name] = right[name] + found[0].item(), pairs[name] + found[1].item()
 
+    for _, score, rank in judged(config, text, model, rows["train"][: len(rows["test"])]):
+        count("learned_accuracy", score, rank)
     held_out = {labeler.name for labeler in HELD_OUT}
     for p, score, rank in judged(config, text, model, rows["test"]):
         own = not config.preferences
