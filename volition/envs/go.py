@@ -1,8 +1,8 @@
-"""The rules of Go on boards of any size, one int32 row per game, compiled: moves, captures, ko and superko, area scoring.
+"""The rules of Go on boards of any size, compiled, one int32 row per game: moves, captures, ko, superko, area scoring.
 
-A row begins with `HEAD` numbers about the game (`SIZE` … `HIGH`). Then come eight numbers for each of the P = (N+2)(N+1)+1
-points of the board with a border of `WALL`, found by `at(p, field)`: point (r, c) is (r+1)(N+1)+c+1, its neighbours
-are ±1 and ±(N+1). Last come the empty points in any order, and where in that list each point is.
+A row begins with `HEAD` numbers about the game (`SIZE` … `HIGH`). Then come eight numbers for each of the
+P = (N+2)(N+1)+1 points of the board with a border of `WALL`, found by `at(p, field)`: point (r, c) is (r+1)(N+1)+c+1,
+its neighbours are ±1 and ±(N+1). Last come the empty points in any order, and where in that list each point is.
 
 COLOUR   EMPTY, BLACK, WHITE or WALL
 CHAIN    the point that stands for the stone's chain; STONES, LIBS, SUM and SQUARES are kept there
