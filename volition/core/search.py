@@ -1,0 +1,262 @@
+"""Monte Carlo tree search over any `Game`, many trees at once: APV-MCTS of AlphaGo, AlphaZero's search, Gumbel's root.
+
+A round is: descend K times from each root, follow the moves, evaluate all leaves in one call, note what came back. What
+evaluates enters as functions: `evaluate(positions) -> logits [K, A], value [K]` and `rollout(positions) -> result [K]`,
+values and results in −1 … 1 for the side to move. λ = 0 asks for no rollouts, λ = 1 (and even priors) for no network.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from volition.core.game import Game, Positions
+from volition.core.tree import LEAF, PENDING, Rule, Trees, back_out, descend, edge_value, grow, jit, keep, note, plant
+
+Evaluate = Callable[[Positions], tuple[np.ndarray, np.ndarray]]
+Rollout = Callable[[Positions], np.ndarray]
+DEPTH = 128  # a descent goes no deeper
+
+
+@dataclass(frozen=True)
+class Search:
+    """Settings of a search; the defaults are AlphaZero's kind, `ALPHAGO` the 2016 paper's."""
+
+    simulations: int = 400
+    """Descents per move, those of a kept subtree included."""
+    batch: int = 8
+    """Descents per tree before their leaves are evaluated together."""
+    c: float = 1.5
+    """Weight of the prior, c_puct."""
+    lam: float = 0.0
+    """λ: weight of rollouts in Q; 1 − λ is the network's."""
+    loss: float = 1.0
+    """Games that a descent under way counts as lost (virtual loss, n_vl)."""
+    threshold: int = 0
+    """Visits of an edge after which its node is made and evaluated by the network (n_thr)."""
+    temperature: float = 1.0
+    """Of the priors, softmax(logits / temperature) (β)."""
+    urgency: float = 0.2
+    """How much worse than its node's mean value an edge is thought that was never tried, times √(ΣP tried)."""
+    nodes: int = 0
+    """Room for nodes; 0 is what `simulations` need."""
+
+
+ALPHAGO = Search(c=5.0, lam=0.5, loss=3.0, threshold=40, temperature=0.67)  # Silver 2016, extended data table 5
+
+
+class Forest:
+    """Trees over the positions `roots` `[G]`, which are played on by `play`; subtrees are kept."""
+
+    def __init__(
+        self, game: Game, roots: Positions, search: Search, evaluate: Evaluate, rollout: Rollout | None = None
+    ) -> None:
+        if search.lam > 0 and rollout is None:
+            raise ValueError("a search with lam > 0 needs a function for rollouts")
+        self.game, self.search, self.evaluate, self.rollout = game, search, evaluate, rollout
+        self.roots = Positions(roots.rows.copy(), roots.history.copy())
+        count = len(roots.rows)
+        nodes = search.nodes or 2 * search.simulations + 2 * search.batch + 2
+        self.trees: Trees = plant(count, nodes, nodes * min(game.actions, 64) + game.actions)
+        self.rule = Rule(search.c, search.lam, search.loss, search.urgency)
+        room = count * search.batch
+        self._tree = np.empty(room, np.int32)
+        self._edges = np.empty((room, DEPTH), np.int32)
+        self._actions = np.empty((room, DEPTH), np.int16)
+        self._depth = np.empty(room, np.int32)
+        self._grow = np.empty(room, np.bool_)
+        self._everyone = np.arange(count)
+
+    def run(self, simulations: int | None = None, seconds: float = np.inf, alive: np.ndarray | None = None) -> None:
+        """Descend until every root (of those `alive` `[G]`) has `simulations` visits, or the time is up."""
+        wanted = self.search.simulations if simulations is None else simulations
+        until = time.monotonic() + seconds
+        self._make_roots()
+        if alive is None:
+            alive = np.isnan(self.trees.ended[:, 0])
+        while True:
+            left = np.where(alive, wanted - self.root_visits(), 0)
+            if left.max(initial=0) <= 0 or not self.round(np.minimum(left, self.search.batch)):
+                return
+            if time.monotonic() >= until:
+                return
+
+    def round(self, wanted: np.ndarray, begin: np.ndarray | None = None) -> int:
+        """Descend wanted `[G]` times from each root, by its edge begin `[G]` where that is not −1; the descents made."""
+        if begin is None:
+            begin = np.full(len(wanted), -1)
+        made, leaves = _gather(
+            self.trees, self.rule, self.search.threshold, wanted, begin,
+            self._tree, self._edges, self._actions, self._depth, self._grow,
+        )  # fmt: skip
+        if leaves:
+            tree, depth, growing = self._tree[:leaves], self._depth[:leaves], self._grow[:leaves]
+            positions = self.game.follow(self.roots, tree, self._actions[:leaves], depth)
+            ended = self.game.outcome(positions)
+            value, result = ended.copy(), ended.copy()
+            ask = growing & np.isnan(ended)
+            logits, legal = self._ask(positions, ask, value)
+            if self.rollout is not None and self.search.lam > 0:
+                on = np.isnan(ended)
+                result[on] = self.rollout(positions.take(on))
+            _scatter(
+                self.trees, tree, self._edges, depth, growing, ask, logits, legal, self.search.temperature, ended,
+                value, result,
+            )  # fmt: skip
+        return made
+
+    def play(self, actions: np.ndarray) -> None:
+        """Play an action `[G]` at each root and keep what is known of where it leads."""
+        _keep(self.trees, actions)
+        self.game.play(self.roots, actions)
+
+    def restart(self, index: np.ndarray, positions: Positions) -> None:
+        """Begin anew at `positions` in the trees `index`."""
+        self.roots.rows[index], self.roots.history[index] = positions.rows, positions.history
+        self.trees.used[index] = 0
+
+    def root_visits(self) -> np.ndarray:
+        """Visits of each root's edges in all `[G]`."""
+        return self.visits().sum(-1)
+
+    def visits(self) -> np.ndarray:
+        """Visits of each action at the root, int32 `[G, A]`."""
+        return self._of_root(self.trees.visits, 0)
+
+    def values(self) -> np.ndarray:
+        """Q of each action at the root for the side to move, float32 `[G, A]`; nan where never tried."""
+        found = np.full((len(self._everyone), self.game.actions), np.nan, np.float32)
+        _values(self.trees, self.rule, found)
+        return found
+
+    def priors(self) -> np.ndarray:
+        """Priors at the root `[G, A]`; 0 for what is not legal."""
+        return self._of_root(self.trees.prior, 0)
+
+    def set_priors(self, priors: np.ndarray) -> None:
+        """Replace the priors at the roots `[G, A]`, for noise in self-play; before the first descent."""
+        _set_priors(self.trees, priors)
+
+    def _of_root(self, values: np.ndarray, empty: float) -> np.ndarray:
+        found = np.full((len(self._everyone), self.game.actions), empty, values.dtype)
+        _root_rows(self.trees, values, found)
+        return found
+
+    def _make_roots(self) -> None:
+        new = np.flatnonzero(self.trees.used[:, 0] == 0)
+        if len(new) == 0:
+            return
+        positions = self.roots.take(new)
+        ended = self.game.outcome(positions)
+        value = ended.copy()
+        ask = np.isnan(ended)
+        logits, legal = self._ask(positions, ask, value)
+        _roots(self.trees, new, ask, logits, legal, self.search.temperature, ended)
+
+    def _ask(self, positions: Positions, ask: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and legal actions `[asked, A]` of the positions to ask for, whose values are written to `value`."""
+        if not ask.any():
+            return np.empty((0, self.game.actions), np.float32), np.empty((0, self.game.actions), np.bool_)
+        if not ask.all():
+            positions = positions.take(ask)
+        logits, value[ask] = self.evaluate(positions)
+        return np.ascontiguousarray(logits, np.float32), self.game.legal(positions)
+
+
+def even(actions: int) -> Evaluate:
+    """For searches without a network: even priors, and no value, so that λ must be 1."""
+
+    def evaluate(positions: Positions) -> tuple[np.ndarray, np.ndarray]:
+        count = len(positions.rows)
+        return np.zeros((count, actions), np.float32), np.full(count, np.nan, np.float32)
+
+    return evaluate
+
+
+@jit
+def _gather(trees, rule, threshold, wanted, begin, tree, edges, actions, depth, growing):
+    made, k = 0, 0
+    for g in range(len(wanted)):
+        for _ in range(wanted[g]):
+            depth[k], node = descend(trees, g, rule, begin[g], edges[k], actions[k])
+            if node == PENDING:
+                back_out(trees, g, edges[k], depth[k])
+                break
+            made += 1
+            if node >= 0 and trees.count[g, node] == 0:
+                note(trees, g, edges[k], depth[k], trees.ended[g, node], trees.ended[g, node])
+                continue
+            e = edges[k, depth[k] - 1]
+            tree[k] = g
+            growing[k] = node == LEAF and trees.visits[g, e] + trees.flight[g, e] > threshold
+            if growing[k]:
+                trees.child[g, e] = PENDING
+            k += 1
+    return made, k
+
+
+@jit
+def _scatter(trees, tree, edges, depth, growing, ask, logits, legal, temperature, ended, value, result):
+    nothing = np.zeros(0, np.bool_)
+    asked = 0
+    for k in range(len(tree)):
+        g = tree[k]
+        if growing[k]:
+            e = edges[k, depth[k] - 1]
+            if ask[k]:
+                grow(trees, g, e, logits[asked], legal[asked], temperature, np.float32(np.nan))
+                asked += 1
+            else:
+                grow(trees, g, e, logits[0:0].ravel(), nothing, temperature, ended[k])
+        note(trees, g, edges[k], depth[k], value[k], result[k])
+
+
+@jit
+def _roots(trees, new, ask, logits, legal, temperature, ended):
+    nothing = np.zeros(0, np.bool_)
+    asked = 0
+    for k in range(len(new)):
+        if ask[k]:
+            grow(trees, new[k], -1, logits[asked], legal[asked], temperature, np.float32(np.nan))
+            asked += 1
+        else:
+            grow(trees, new[k], -1, logits[0:0].ravel(), nothing, temperature, ended[k])
+
+
+@jit
+def _keep(trees, actions):
+    for g in range(len(actions)):
+        keep(trees, g, actions[g])
+
+
+@jit
+def _root_rows(trees, values, found):
+    for g in range(len(found)):
+        if trees.used[g, 0]:
+            for e in range(trees.first[g, 0], trees.first[g, 0] + trees.count[g, 0]):
+                found[g, trees.action[g, e]] = values[g, e]
+
+
+@jit
+def _values(trees, rule, found):
+    for g in range(len(found)):
+        if trees.used[g, 0]:
+            for e in range(trees.first[g, 0], trees.first[g, 0] + trees.count[g, 0]):
+                if trees.visits[g, e]:
+                    found[g, trees.action[g, e]] = edge_value(trees, g, e, rule)
+
+
+@jit
+def _set_priors(trees, priors):
+    for g in range(len(priors)):
+        first, count = trees.first[g, 0], trees.count[g, 0]
+        if trees.used[g, 0] == 0 or count == 0:
+            continue
+        actions = trees.action[g, first : first + count].copy()
+        new = np.empty(count, np.float32)
+        for i in range(count):
+            new[i] = priors[g, actions[i]]
+        order = np.argsort(-new)
+        for i in range(count):
+            trees.action[g, first + i], trees.prior[g, first + i] = actions[order[i]], new[order[i]]
