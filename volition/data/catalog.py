@@ -82,6 +82,38 @@ CATALOG = (
         used_by="tree_rl",
         how="unpack VOCtrainval_11-May-2012.tar (2 GB) of http://host.robots.ox.ac.uk/pascal/VOC/voc2012/ in DIR",
     ),
+    DataSet(
+        name="ogs9_dan",
+        title="18,387 games of Go on 9×9 with a dan player, people and programs, of online-go.com",
+        files=(File("ogs_9x9_dan.sgfs", "974fe3d69d1e192a9994294c2cd50a2e", "81e47125879b5fb5f539f6a96af86c0f"),),
+        folders=("sgf/9x9", "9x9", ""),
+        used_by="learning from games of Go (volition.data.go_games)",
+        how="this selection of the server's public games, one a line, is offered nowhere: "
+        "any folder, archive or file of SGF games on 9×9 of your own serves as well",
+    ),
+    DataSet(
+        name="ogs9_kyu",
+        title="36,861 games of Go on 9×9 between weaker players, of online-go.com",
+        files=(File("ogs_9x9_kyu.sgfs", "e2b6f24de254c86f8b567c580ce410ea", "a04c39135f03290052540118c03e1df0"),),
+        folders=("sgf/9x9", "9x9", ""),
+        used_by="learning from games of Go (volition.data.go_games)",
+        how="this selection of the server's public games, one a line, is offered nowhere: "
+        "any folder, archive or file of SGF games on 9×9 of your own serves as well",
+    ),
+    DataSet(
+        name="kgs19",
+        title="21,552 games of Go on 19×19 of KGS, with a player of 6 dan or more (2001, 2006, 2015, January 2017)",
+        files=(
+            File("KGS-2001-19-2298.tar", "ea75e0691dbb6d040ed834bb896096b1", "4f22fc3c2e01e119c42ce169eef6ab5f"),
+            File("KGS-2006-19-10388.tar", "9cc4d597a5af2826bb18ac6c7b5b1a01", "82d5aaa4acc0502bd34e6db4f7279f27"),
+            File("KGS-2015-19-8133.tar", "cab21b8fa64f8d63195144b28c61434f", "e11485c7c88f3af9c07e861711ef5059"),
+            File("KGS-2017_01-19-733.tar", "238ff5c80080c0ce96461e3e6a758d87", "f8d467603fda2ac8dc584231e970c723"),
+        ),
+        folders=("sgf/19x19/kgs_6d", "kgs_6d", ""),
+        used_by="learning from games of Go (volition.data.go_games)",
+        how="download these archives as .tar.gz of https://u-go.net/gamerecords/ into DIR/sgf/19x19/kgs_6d; "
+        "any other folder or archive of SGF games serves as well, without a check",
+    ),
 )
 
 
