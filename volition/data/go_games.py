@@ -207,10 +207,10 @@ def _unfit(game: Record, size: int, min_moves: int) -> str:
 def _records(file: Path) -> Iterator[tuple[str, Record | VolitionError]]:
     """Each game of a file or an archive with its name, and what cannot be read of it."""
     try:
-        for name, contents in _contents(file):
+        for name, read in contents(file):
             number = 0
             try:
-                for number, game in enumerate(sgf.each(sgf.decode(contents())), 1):
+                for number, game in enumerate(sgf.each(sgf.decode(read())), 1):
                     yield (name if number == 1 else f"{name}, game {number}"), game
             except UNREADABLE as error:
                 yield name, VolitionError(f"it cannot be read ({error})")
@@ -221,7 +221,7 @@ def _records(file: Path) -> Iterator[tuple[str, Record | VolitionError]]:
         yield str(file), VolitionError(f"it cannot be read ({error})")
 
 
-def _contents(file: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+def contents(file: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """The name of a file, or of those in an archive, with what reads it, to be called before the next is asked for."""
     lower = file.name.lower()
     if lower.endswith(".zip"):

@@ -197,13 +197,13 @@ def _points(size: int) -> np.ndarray:
 
 def _numbers(played: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Points and colours of moves that are written ;B[dd] or ;B[]."""
-    table = np.frombuffer(played.replace("[]", "[~~]").encode("ascii"), np.uint8).reshape(-1, 6)
-    points = _points(size)[np.ascontiguousarray(table[:, 3:5]).view("<u2")[:, 0]]
-    if len(points) and points.min() < 0:
+    raw = played.replace("[]", "[~~]").encode("ascii")  # six bytes a move, two letters from the fourth on
+    points = _points(size)[np.frombuffer(raw[3:] + raw[:3], "<u2")[::3]]
+    if raw and points.min() < 0:
         i = int(points.argmin())
-        move = bytes(table[i, 1:]).decode("ascii")
+        move = raw[6 * i + 1 : 6 * i + 6].decode("ascii")
         raise VolitionError(f"move {i + 1}, {move}, is neither a point of a board of {size} lines nor a pass")
-    return points, COLOURS[table[:, 1]]
+    return points, COLOURS[np.frombuffer(raw, np.uint8)[1::6]]
 
 
 def _stones(laid: list[tuple[str, str]], size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
