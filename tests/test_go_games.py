@@ -148,6 +148,15 @@ def test_handicap_stones_are_kept(tmp_path: Path) -> None:
     assert len(take(found, np.arange(0))) == 0 and take(found, np.arange(0)).start.tolist() == [0]
 
 
+def test_numbers_beyond_all_sense(tmp_path: Path) -> None:
+    stones = "".join(f"[{chr(97 + p % 19)}{chr(97 + p // 19)}]" for p in range(300))
+    many = [game(0, head=f"HA[300]AB{stones}", first="W", size=19), game(1, head="KM[1e300]", size=19)]
+    (tmp_path / "a.sgf").write_text("".join(many))
+    found = load(tmp_path, 19)
+    assert len(found) == 1 and np.isnan(found.komi[0])
+    assert len(found.skipped["stones set up that are no handicap"]) == 1
+
+
 def test_games_that_differ_in_their_stones_alone_are_two(tmp_path: Path) -> None:
     heads = ("HA[2]AB[ba][ab]", "HA[2]AB[ba][cc]", "HA[2]AB[ba][cc]PB[someone]")
     (tmp_path / "a.sgf").write_text("".join(game(0, head=head, first="W") for head in heads))

@@ -23,6 +23,7 @@ from volition.errors import VolitionError
 
 HOW = (UNKNOWN, COUNTED, RESIGNED, FORFEITED)
 NO_WINNER = 2
+MOST_KOMI = 1e6  # what is beyond is no komi, nor always a float32
 PLAIN = (".sgf", ".sgfs", ".sgf.gz", ".sgfs.gz")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 RANK = re.compile(r"(\d{1,2})\s*([kdp])", re.IGNORECASE)
@@ -46,7 +47,7 @@ class Games:
     how: np.ndarray
     """uint8 `[G]`: the place in `HOW` of how the result came about; HOW[1] is counted."""
     komi: np.ndarray
-    """float32 `[G]`: what white gets besides; nan where the file does not say."""
+    """float32 `[G]`: what white gets besides; nan where the file has no such number."""
     handicap: np.ndarray
     """uint8 `[G]`: black stones that lie there before the first move."""
     black_rank: np.ndarray
@@ -123,7 +124,7 @@ def load(path: str | Path, size: int, min_moves: int = 1) -> Games:
                     game.first,
                     NO_WINNER if game.winner is None else game.winner,
                     HOW.index(game.how),
-                    np.nan if game.komi is None else game.komi,
+                    np.nan if game.komi is None or abs(game.komi) > MOST_KOMI else game.komi,
                     len(game.setup[0]),
                     rank(game.black_rank),
                     rank(game.white_rank),
@@ -197,7 +198,7 @@ def _unfit(game: Record, size: int, min_moves: int) -> str:
     if (game.colours[1:] == game.colours[:-1]).any():
         return "colours do not alternate"
     black, white = game.setup
-    if (black or white) and (white or len(black) != game.handicap or game.first != -1):
+    if (black or white) and (white or not 1 < len(black) == game.handicap < 256 or game.first != -1):
         return "stones set up that are no handicap"
     if game.handicap > 1 and not black:
         return "handicap stones are missing"
