@@ -83,7 +83,7 @@ class Forest:
                 return
 
     def round(self, wanted: np.ndarray, begin: np.ndarray | None = None) -> int:
-        """Descend wanted `[G]` times from each root, by its edge begin `[G]` where that is not −1; the descents made."""
+        """Descend wanted `[G]` times from each root, by its edge begin `[G]` where that is not −1; the number made."""
         if begin is None:
             begin = np.full(len(wanted), -1)
         made, leaves = _gather(

@@ -1,4 +1,4 @@
-"""Search trees in flat arrays, many at once, compiled: descend to a leaf, grow it, note what came of it, keep a subtree.
+"""Search trees in flat arrays, many at once, compiled: descend to a leaf, grow it, note what came of it, keep a part.
 
 A tree knows nothing of its game. Node 0 is the root; the edges of a node, one per legal action, lie side by side with
 the largest prior first, so that those descended already are always the first `seen` of them. An edge keeps what

@@ -1,0 +1,62 @@
+"""Positions into networks and out again: planes, symmetries, bfloat16, and a network as a search's `evaluate`."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from volition.core.game import Positions
+from volition.envs.go_planes import INVERSE, planes, turn
+from volition.machine import multiplies_bf16
+from volition.nets.board import PolicyValue
+
+PLANES = 49  # AlphaGo's, with the player's colour
+
+
+def batch_of(positions: Positions, turned: np.ndarray, device: torch.device) -> Tensor:
+    """Planes float32 `[K, 49, N, N]`, each board turned by its symmetry `[K]` of 0 … 7."""
+    return torch.from_numpy(planes(positions, PLANES, symmetry=turned)).to(device).float()
+
+
+def frozen(net: nn.Module, bf16: bool = True) -> nn.Module:
+    """A copy for playing: no gradients, channels last, in bfloat16 where the machine multiplies it fast."""
+    copied: Any = copy.deepcopy(net).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    device = next(net.parameters()).device
+    return copied.bfloat16() if bf16 and multiplies_bf16(device) else copied
+
+
+class Judge:
+    """A network as `evaluate` of `volition.core.search`, each position turned at random, or the mean of all eight ways.
+
+    One of the 8 symmetries at random per evaluation is what AlphaGo's search does (Silver et al. 2016, methods).
+    """
+
+    def __init__(self, net: nn.Module, size: int, seed: int | None = 0, ensemble: bool = False) -> None:
+        self.net, self.size, self.ensemble = net, size, ensemble
+        self.random = None if seed is None else np.random.default_rng(seed)
+        first = next(net.parameters())
+        self.device, self.dtype = first.device, first.dtype
+
+    @torch.inference_mode()
+    def __call__(self, positions: Positions) -> tuple[np.ndarray, np.ndarray]:
+        """Logits `[K, A]` and value `[K]`."""
+        count = len(positions.rows)
+        if self.ensemble:
+            found = [self._ask(positions, np.full(count, s)) for s in range(8)]
+            probs = torch.stack([logits.log_softmax(-1).exp() for logits, _ in found]).mean(0)
+            return probs.log().numpy(), torch.stack([value for _, value in found]).mean(0).numpy()
+        turned = np.zeros(count, np.int64) if self.random is None else self.random.integers(8, size=count)
+        logits, value = self._ask(positions, turned)
+        return logits.numpy(), value.numpy()
+
+    def _ask(self, positions: Positions, turned: np.ndarray) -> tuple[Tensor, Tensor]:
+        seen = batch_of(positions, turned, self.device)
+        logits, value = self.net(seen.to(self.dtype, memory_format=torch.channels_last))
+        return torch.from_numpy(turn(logits.cpu().numpy(), INVERSE[turned], self.size)), value.cpu()
+
+
+def make_net(blocks: int, channels: int) -> PolicyValue:
+    """The laptop's network."""
+    return PolicyValue(PLANES, blocks, channels)
