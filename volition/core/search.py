@@ -244,7 +244,7 @@ def _values(trees, rule, found):
         if trees.used[g, 0]:
             for e in range(trees.first[g, 0], trees.first[g, 0] + trees.count[g, 0]):
                 if trees.visits[g, e]:
-                    found[g, trees.action[g, e]] = edge_value(trees, g, e, rule)
+                    found[g, trees.action[g, e]] = edge_value(trees, g, e, rule, 0.0)
 
 
 @jit

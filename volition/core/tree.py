@@ -62,10 +62,9 @@ def plant(count: int, nodes: int, edges: int) -> Trees:
 
 
 @jit
-def edge_value(trees, g, e, rule):
-    """Q of an edge with its descents under way counted as lost; nan if nothing came back from it and none is away."""
+def edge_value(trees, g, e, rule, away):
+    """Q of an edge as if `away` games more were lost; nan if nothing came back from it and none is away."""
     visits, values = trees.visits[g, e], trees.value_visits[g, e]
-    away = rule.loss * trees.flight[g, e]
     if rule.lam == 0.0:
         return (trees.value_sum[g, e] - away) / (values + away)
     rollout = (trees.rollout_sum[g, e] - away) / (visits + away)
@@ -78,25 +77,27 @@ def edge_value(trees, g, e, rule):
 def choose(trees, g, node, rule):
     """The edge that a descent takes from a node."""
     first, seen = trees.first[g, node], trees.seen[g, node]
-    total, tried, mean = 0.0, 0.0, 0.0
+    total, tried, mean, back = 0.0, 0.0, 0.0, 0
     for e in range(first, first + seen):
         n = trees.visits[g, e] + trees.flight[g, e]
         total += n
         tried += trees.prior[g, e]
-        if n:
-            mean += n * edge_value(trees, g, e, rule)
+        if trees.visits[g, e]:
+            mean += trees.visits[g, e] * edge_value(trees, g, e, rule, 0.0)
+            back += trees.visits[g, e]
     more = seen < trees.count[g, node]
     if more and rule.ucb:
         best, best_score = first + seen, np.inf
     elif more:
-        q = mean / total - rule.urgency * np.sqrt(tried) if total else 0.0
+        q = mean / back - rule.urgency * np.sqrt(tried) if back else 0.0
         best, best_score = first + seen, q + rule.c * trees.prior[g, first + seen] * np.sqrt(max(total, 1.0))
     else:
         best, best_score = first, -np.inf
     root, log = np.sqrt(max(total, 1.0)), np.log(max(total, 1.0))
     for e in range(first, first + seen):
-        n = trees.visits[g, e] + rule.loss * trees.flight[g, e]
-        q = edge_value(trees, g, e, rule) if n else 0.0
+        away = rule.loss * trees.flight[g, e]
+        n = trees.visits[g, e] + away
+        q = edge_value(trees, g, e, rule, away) if n else 0.0
         u = rule.c * np.sqrt(log / n) if rule.ucb else rule.c * trees.prior[g, e] * root / (1.0 + n)
         if q + u > best_score:
             best, best_score = e, q + u
