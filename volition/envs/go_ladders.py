@@ -22,7 +22,7 @@ def workspace(n):
 
 
 @jit
-def _liberties(row, s, found):
+def find_liberties(row, s, found):
     """Liberties of the chain of stone s, counted up to 3; the first ones in found."""
     w = row[SIZE] + 1
     count, r = 0, s
@@ -39,7 +39,7 @@ def _liberties(row, s, found):
 
 
 @jit
-def _answers(row, s, moves):
+def find_answers(row, s, moves):
     """What may save the chain of s, which is in atari: moves that take a neighbour in atari, and last its liberty."""
     w = row[SIZE] + 1
     foe = 3 - row[at(s, COLOUR)]
@@ -81,8 +81,8 @@ def _room(row, p, other):
 def _options(row, s, defends, moves, numbers):
     """Moves worth a look for the side to move, written to moves; how many."""
     if defends:
-        return _answers(row, s, moves)
-    _liberties(row, s, numbers[1:])
+        return find_answers(row, s, moves)
+    find_liberties(row, s, numbers[1:])
     p, q = numbers[1], numbers[2]
     count = 0
     for here, there in ((p, q), (q, p)):
@@ -129,7 +129,7 @@ def _saved(rows, moves, state, numbers, s):
             if t != d:
                 rows[t] = rows[d]
             go.play(rows[t], p)
-            left = _liberties(rows[t], s, numbers[1:]) if defends else 2
+            left = find_liberties(rows[t], s, numbers[1:]) if defends else 2
             if left == 2:
                 d, enter, value = t, True, True
                 break
@@ -144,7 +144,7 @@ def _saved(rows, moves, state, numbers, s):
 def captures(row, s, room, to, plane):
     """Mark in plane `[N²]`, at to[action], the moves that catch the other side's chain of s, of two liberties."""
     rows, moves, state, numbers = room
-    _liberties(row, s, numbers[1:])
+    find_liberties(row, s, numbers[1:])
     p, q = numbers[1], numbers[2]
     for here, there in ((p, q), (q, p)):
         if _room(row, there, here) > 2 or not go.legal(row, here):
@@ -161,7 +161,7 @@ def escapes(row, s, room, to, plane):
     """Mark in plane `[N²]`, at to[action], the moves that save one's own chain of s, which is in atari."""
     rows, moves, state, numbers = room
     n = row[SIZE]
-    count = _answers(row, s, moves[DEPTH])
+    count = find_answers(row, s, moves[DEPTH])
     for i in range(count):
         p = moves[DEPTH, i]
         if plane[to[go.to_action(n, p)]] or not go.legal(row, p):
@@ -169,6 +169,6 @@ def escapes(row, s, room, to, plane):
         rows[0] = row
         numbers[0] = NODES
         go.play(rows[0], p)
-        left = _liberties(rows[0], s, numbers[1:])
+        left = find_liberties(rows[0], s, numbers[1:])
         if left > 2 or (left == 2 and _saved(rows, moves, state, numbers, s)):
             plane[to[go.to_action(n, p)]] = 1
