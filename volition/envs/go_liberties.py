@@ -22,12 +22,6 @@ def memory(n):
     return np.empty((size, words), np.uint64), np.empty(size, np.int32)
 
 
-@jit
-def _chain(row, p):
-    """The point that stands for the chain of p; 0 for walls and what is empty, without a branch."""
-    return np.uintp(row[at(p, CHAIN)] * (row[at(p, COLOUR)] != EMPTY))
-
-
 @inline
 def _word(p):
     """Which number of a set has the bit of point p."""
@@ -45,13 +39,16 @@ def count_liberties(row, sets, libs):
     """At the point that stands for a chain: sets `[P, P/64]`, its liberties as bits, and libs `[P]`, how many."""
     w = row[SIZE] + 1
     sets[:] = 0
+    first = np.uintp(go.HEAD + 8 * len(libs))
     for i in range(row[go.EMPTIES]):
-        p = row[go.free_at(row, i)]
+        p = row[first + np.uintp(i)]
         word, bit = _word(p), _bit(p)
-        sets[_chain(row, p - w), word] |= bit  # written out: loops over tuples cost here half of the time
-        sets[_chain(row, p - 1), word] |= bit
-        sets[_chain(row, p + 1), word] |= bit
-        sets[_chain(row, p + w), word] |= bit
+        # what is empty has chain 0 here, as walls have: no branch; written out, for loops over tuples cost more
+        n, o, e, s = p - w, p - 1, p + 1, p + w
+        sets[np.uintp(row[at(n, CHAIN)] * (row[at(n, COLOUR)] != EMPTY)), word] |= bit
+        sets[np.uintp(row[at(o, CHAIN)] * (row[at(o, COLOUR)] != EMPTY)), word] |= bit
+        sets[np.uintp(row[at(e, CHAIN)] * (row[at(e, COLOUR)] != EMPTY)), word] |= bit
+        sets[np.uintp(row[at(s, CHAIN)] * (row[at(s, COLOUR)] != EMPTY)), word] |= bit
     for p in range(w, len(libs) - w):
         if row[at(p, CHAIN)] == p and row[at(p, COLOUR)] != EMPTY:
             total = 0
@@ -62,10 +59,27 @@ def count_liberties(row, sets, libs):
     libs[0] = 0
 
 
+@inline
+def _new(colour, word, q):
+    """1 if q, of that colour, is empty and not in that number of a set."""
+    return np.int64((colour == EMPTY) & ((word & _bit(q)) == np.uint64(0)))
+
+
 @jit
-def _new(row, q, sets, h):
-    """1 if q is empty and no liberty of chain h."""
-    return np.int64((row[at(q, COLOUR)] == EMPTY) & ((sets[h, _word(q)] & _bit(q)) == np.uint64(0)))
+def _joined(row, sets, p, f, g, h, i):
+    """Liberties of the chains f, g, h, i and the new stone p, as one chain."""
+    w = row[SIZE] + 1
+    n, o, e, s = p - w, p - 1, p + 1, p + w
+    a, b = np.uint64(row[at(n, COLOUR)] == EMPTY), np.uint64(row[at(o, COLOUR)] == EMPTY)
+    c, d = np.uint64(row[at(e, COLOUR)] == EMPTY), np.uint64(row[at(s, COLOUR)] == EMPTY)
+    free = 0
+    for j in range(sets.shape[1]):
+        word = np.uintp(j)
+        u = sets[f, word] | sets[g, word] | sets[h, word] | sets[i, word]
+        u |= a * _bit(n) * np.uint64(_word(n) == word) | b * _bit(o) * np.uint64(_word(o) == word)
+        u |= c * _bit(e) * np.uint64(_word(e) == word) | d * _bit(s) * np.uint64(_word(s) == word)
+        free += ones(u & ~(_bit(p) * np.uint64(_word(p) == word)))
+    return free
 
 
 @jit
@@ -77,7 +91,8 @@ def after(row, p, sets, libs):
     w, me = row[SIZE] + 1, row[TURN]
     n, o, e, s = p - w, p - 1, p + 1, p + w
     a, b, c, d = row[at(n, COLOUR)], row[at(o, COLOUR)], row[at(e, COLOUR)], row[at(s, COLOUR)]
-    f, g, h, i = _chain(row, n), _chain(row, o), _chain(row, e), _chain(row, s)
+    f, g = np.uintp(row[at(n, CHAIN)] * (a != EMPTY)), np.uintp(row[at(o, CHAIN)] * (b != EMPTY))
+    h, i = np.uintp(row[at(e, CHAIN)] * (c != EMPTY)), np.uintp(row[at(s, CHAIN)] * (d != EMPTY))
     foe = 3 - me
     takes = ((a == foe) & (libs[f] == 1)) | ((b == foe) & (libs[g] == 1))
     takes |= ((c == foe) & (libs[h] == 1)) | ((d == foe) & (libs[i] == 1))
@@ -90,19 +105,11 @@ def after(row, p, sets, libs):
     elif max(libs[f], libs[g], libs[h], libs[i]) > 8:
         free = 8
     elif one and k:
-        free = libs[k] - 1 + _new(row, n, sets, k) + _new(row, o, sets, k)
-        free += _new(row, e, sets, k) + _new(row, s, sets, k)
+        free = libs[k] - 1 + _new(a, sets[k, _word(n)], n) + _new(b, sets[k, _word(o)], o)
+        free += _new(c, sets[k, _word(e)], e) + _new(d, sets[k, _word(s)], s)
     elif k:
-        free = 0
-        for j in range(sets.shape[1]):
-            word = np.uintp(j)
-            u = sets[f, word] | sets[g, word] | sets[h, word] | sets[i, word]
-            u |= _bit(n) * np.uint64((a == EMPTY) & (_word(n) == word))
-            u |= _bit(o) * np.uint64((b == EMPTY) & (_word(o) == word))
-            u |= _bit(e) * np.uint64((c == EMPTY) & (_word(e) == word))
-            u |= _bit(s) * np.uint64((d == EMPTY) & (_word(s) == word))
-            free += ones(u & ~(_bit(p) * np.uint64(_word(p) == word)))
-    return min(free, 8)  # the only way out: with several, numba counts references at each call
+        free = _joined(row, sets, p, f, g, h, i)
+    return min(free, 8)
 
 
 @jit

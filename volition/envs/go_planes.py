@@ -108,7 +108,7 @@ def _prepare(
 def _planes(rows, ladders, table, how, out):
     n = rows[0, SIZE]
     sets, libs = memory(n)
-    room = workspace(n)
+    room = workspace(n if ladders else 1)
     for k in range(len(rows)):
         row, x, to = rows[k], out[k], table[how[k]]
         me = row[TURN]

@@ -58,7 +58,8 @@ def rollout(row, table, factors, random, limit, value, room):
 
 
 @jit
-def _play_out(rows, table, factors, random, limit, komi, results):
+def play_out(rows, table, factors, random, limit, komi, results):
+    """Play the rows to their end, in place; results `[K]` for the side that was to move."""
     n = rows[0, SIZE]
     room, value, owner = memory(n), np.empty(go.points(n), np.float32), np.empty(go.points(n), np.int8)
     for k in range(len(rows)):
@@ -198,5 +199,5 @@ class PolicyGames:
 
     def __call__(self, positions: Positions) -> np.ndarray:
         results = np.empty(len(positions.rows), np.float32)
-        _play_out(positions.rows.copy(), *self.factors, self.random, self.rules.moves, self.rules.komi, results)
+        play_out(positions.rows.copy(), *self.factors, self.random, self.rules.moves, self.rules.komi, results)
         return results
