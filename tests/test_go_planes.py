@@ -339,3 +339,5 @@ def test_output_of_ones_own_and_bad_requests():
         planes(positions, 47)
     with pytest.raises(VolitionError, match="contiguous"):
         planes(positions, out=out[:, :, ::-1])
+    with pytest.raises(VolitionError, match="0 to 7"):
+        planes(positions, symmetry=8)

@@ -101,7 +101,10 @@ def _prepare(
         out = np.empty(shape, np.uint8)
     elif out.shape != shape or not out.flags.c_contiguous:
         raise VolitionError(f"planes need a contiguous array {shape}, not {out.shape}")
-    return out, symmetries(n), np.broadcast_to(0 if symmetry is None else symmetry, len(rows)).astype(np.int64)
+    how = np.broadcast_to(0 if symmetry is None else symmetry, len(rows)).astype(np.int64)
+    if ((how < 0) | (how > 7)).any():
+        raise VolitionError("symmetries are numbered 0 to 7")
+    return out, symmetries(n), how
 
 
 @jit
