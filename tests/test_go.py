@@ -273,7 +273,7 @@ def test_eyes() -> None:
 
 
 def test_seki_and_dame_count_for_nobody() -> None:
-    rules, positions = board("XX.OO XXOO. .X.OO XX.OO XX.OO")
+    _, positions = board("XX.OO XXOO. .X.OO XX.OO XX.OO")
     owner = np.empty(go.points(5), np.int8)
     score = go.area(positions.rows[0], owner)
     assert owner[at(5, 0, 2)] == go.EMPTY and owner[at(5, 2, 0)] == B and owner[at(5, 1, 4)] == W

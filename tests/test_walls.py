@@ -12,7 +12,7 @@ RECIPES = ("algorithms", "applications", "feedback", "generative")
 # the parts of a run: one idea in several files
 RUN = {"run", "checkpoint", "distributed", "folder", "machine", "metrics", "progress", "results", "settings"}
 WHOLE = {"instructgpt"}  # recipes that are nothing but others of their chapter, one after the other
-OUTSIDE = set(sys.stdlib_module_names) | {"torch", "numpy"}
+OUTSIDE = set(sys.stdlib_module_names) | {"torch", "numpy", "numba"}
 ALLOWED = {  # part -> the parts of volition it may import, besides itself and errors
     "core": set(),
     "nets": {"core"},

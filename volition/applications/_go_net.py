@@ -22,7 +22,8 @@ def batch_of(positions: Positions, turned: np.ndarray, device: torch.device) -> 
 
 def frozen(net: nn.Module, bf16: bool = True) -> nn.Module:
     """A copy for playing: no gradients, channels last, in bfloat16 where the machine multiplies it fast."""
-    copied: Any = copy.deepcopy(net).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    copied: Any = copy.deepcopy(net).eval().requires_grad_(False)
+    copied.to(memory_format=torch.channels_last)
     device = next(net.parameters()).device
     return copied.bfloat16() if bf16 and multiplies_bf16(device) else copied
 

@@ -10,6 +10,7 @@ stages   1 supervised: p_σ imitates the moves of experts
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from volition.applications._go_net import Judge, batch_of, frozen, make_net
+from volition.applications._go_picture import draw_boards
 from volition.core.schedules import cosine
-from volition.data import go_games
+from volition.core.search import Forest, Search
+from volition.data import catalog, go_games
+from volition.envs.go_builtin import uct_games
 from volition.envs.go_game import Go
 from volition.envs.go_planes import symmetries
 from volition.envs.go_replay import Moves, replay
@@ -28,6 +32,8 @@ from volition.nets.board import PolicyValue
 from volition.run import Run
 
 WARM_UP = 200  # updates until the learning rate is whole
+OGS = "ogs9_dan"
+WATCHED = 200  # simulations a move of the game that `watch` draws
 CHUNK = 1_024  # positions per call when measuring
 
 
@@ -63,6 +69,10 @@ class Config:
     """Channels of each."""
     supervised: Supervised = field(default_factory=Supervised)
     """Stage 1."""
+    made: int = 300
+    """Games that UCT plays against itself where there are none to imitate …"""
+    made_simulations: int = 200
+    """… with so many simulations a move."""
     held: float = 0.05
     """Share of the games kept aside for validation, and as much for the test."""
     bf16: bool = True
@@ -81,7 +91,15 @@ class Config:
 
 
 VARIANTS = {
-    "tiny": Config(size=5, blocks=1, channels=8, supervised=Supervised(updates=20, batch=32)),
+    "tiny": Config(
+        size=5,
+        blocks=1,
+        channels=8,
+        supervised=Supervised(updates=20, batch=32),
+        made=60,
+        made_simulations=30,
+        held=0.1,
+    ),
     "laptop": Config(),
 }
 PAPER = {
@@ -95,15 +113,26 @@ PAPER = {
 }
 
 
+def experts(config: Config, run: Run) -> tuple[go_games.Games, int]:
+    """Games to imitate and from which rank on: one's own, those of the data folder, or what UCT plays by itself."""
+    path = Path(config.games)
+    if not config.games:
+        found = catalog.find(OGS, run.data) if config.size == 9 else {}
+        if not found:
+            run.dataset = "games of UCT"
+            return uct_games(config.rules, config.made, config.made_simulations), -99
+        (path,) = found.values()
+    run.dataset = path.name
+    return go_games.load(path, config.size, min_moves=10), config.supervised.rank
+
+
 def expert_moves(config: Config, run: Run) -> dict[str, Moves]:
     """Moves to learn from by split; each game is in one split only."""
-    path = Path(config.games) if config.games else run.data / "sgf" / "9x9" / "ogs_9x9_dan.sgfs.gz"
-    games = go_games.load(path, config.size, min_moves=10)
-    run.dataset = path.name
+    games, rank = experts(config, run)
     # under simple ko, for servers differ in what they forbid
     moves = replay(games, Go(config.size, ko="simple"))
     ranks = np.where(moves.whose == 1, games.black_rank[moves.game], games.white_rank[moves.game])
-    good = (ranks >= config.supervised.rank) & ((ranks != 0) | (config.supervised.rank <= -99))
+    good = (ranks >= rank) & ((ranks != 0) | (rank <= -99))
     parts = go_games.split(games, config.held, config.held)
     found = {}
     for name, part in zip(("train", "validation", "test"), parts, strict=True):
@@ -117,7 +146,8 @@ def train(config: Config, run: Run | None = None) -> PolicyValue:
     """All stages in order."""
     run = run or Run()
     moves = expert_moves(config, run)
-    net = make_net(config.blocks, config.channels).to(run.device, memory_format=torch.channels_last)
+    net: Any = make_net(config.blocks, config.channels).to(run.device)
+    net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=config.supervised.weight_decay, fused=True)
     run.track(net=net, optimizer=optimizer)
     imitate(config, run, net, optimizer, moves["train"])
@@ -198,3 +228,22 @@ def accuracy(judge: Judge, moves: Moves, most: int = 10**9) -> dict[str, float]:
         "value_mse": float(error / known),
         "value_mse_constant": float(floor / known),
     }
+
+
+@torch.no_grad()
+def watch(config: Config, run: Run) -> list[Path]:
+    """A game that the network plays against itself with a search, at five of its moves."""
+    net = make_net(config.blocks, config.channels).to(run.device)
+    run.track(net=net)
+    rules = config.rules
+    forest = Forest(rules, rules.start(1), Search(WATCHED), Judge(frozen(net, config.bf16), config.size))
+    shown = []
+    while not rules.over(forest.roots)[0]:
+        forest.run()
+        visits, values = forest.visits(), forest.values()
+        best = visits.argmax(1)
+        shown.append((forest.roots.rows.copy(), forest.priors(), visits, values[0, best]))
+        forest.play(best)
+    chosen = [shown[i] for i in np.unique(np.linspace(0, len(shown) - 1, 5).astype(int))]
+    rows, priors, visits, values = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
+    return [draw_boards(run.path("game.png"), config.size, rows, priors, visits, values)]

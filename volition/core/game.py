@@ -19,8 +19,10 @@ class Positions(NamedTuple):
 class Game(Protocol):
     """Rules of a game for two who move in turn and of whom one wins what the other loses."""
 
-    actions: int
-    """Number of actions A; which are legal depends on the position."""
+    @property
+    def actions(self) -> int:
+        """Number of actions A; which are legal depends on the position."""
+        ...
 
     def start(self, count: int) -> Positions:
         """`count` games at their beginning."""

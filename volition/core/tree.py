@@ -45,19 +45,24 @@ class Rule(NamedTuple):
 
 def plant(count: int, nodes: int, edges: int) -> Trees:
     """Empty trees."""
-    of_nodes = [np.zeros((count, nodes), np.int32) for _ in range(3)]
+
+    def zeros(size: int, kind: type) -> np.ndarray:
+        return np.zeros((count, size), kind)
+
     return Trees(
-        np.zeros((count, 2), np.int32),
-        *of_nodes,
-        np.full((count, nodes), np.nan, np.float32),
-        np.zeros((count, edges), np.int16),
-        np.zeros((count, edges), np.float32),
-        np.zeros((count, edges), np.int32),
-        np.zeros((count, edges), np.int32),
-        np.zeros((count, edges), np.float32),
-        np.zeros((count, edges), np.float32),
-        np.zeros((count, edges), np.int32),
-        np.full((count, edges), LEAF, np.int32),
+        used=zeros(2, np.int32),
+        first=zeros(nodes, np.int32),
+        count=zeros(nodes, np.int32),
+        seen=zeros(nodes, np.int32),
+        ended=np.full((count, nodes), np.nan, np.float32),
+        action=zeros(edges, np.int16),
+        prior=zeros(edges, np.float32),
+        visits=zeros(edges, np.int32),
+        value_visits=zeros(edges, np.int32),
+        value_sum=zeros(edges, np.float32),
+        rollout_sum=zeros(edges, np.float32),
+        flight=zeros(edges, np.int32),
+        child=np.full((count, edges), LEAF, np.int32),
     )
 
 
