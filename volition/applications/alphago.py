@@ -39,7 +39,7 @@ CHUNK = 1_024  # positions per call when measuring
 
 @dataclass(frozen=True)
 class Supervised:
-    updates: int = 8_000
+    updates: int = 5_000
     """Updates of imitation."""
     batch: int = 256
     """Positions per update."""

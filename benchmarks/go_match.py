@@ -1,0 +1,169 @@
+"""Games between our players and GNU Go over GTP: wins with a 95 % interval, both colours, by two counts.
+
+python benchmarks/go_match.py --run RUN --simulations 800 --level 10 --games 20      a trained network with its search
+python benchmarks/go_match.py --run RUN --simulations 0 …                             its policy alone
+python benchmarks/go_match.py --uct 5000 …                                            UCT with random games
+
+GNU Go 3.8 (Debian's package gnugo) plays by area and positional superko. Each pair of games begins with the same four
+random moves, once with either colour. A game ends after two passes, when one resigns, or at 3N² moves; it is counted by
+GNU Go, which takes dead stones off, and as the board stands (Tromp–Taylor). The first is the result.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+
+from volition import machine
+from volition.applications import alphago
+from volition.applications._go_net import Judge, frozen, make_net
+from volition.applications._go_player import Player
+from volition.core.search import Search
+from volition.envs import go
+from volition.envs.go_game import Go
+from volition.gtp import action_of, vertex
+from volition.run import Run
+
+OPENING = 4
+
+
+class GnuGo:
+    """GNU Go as a subprocess."""
+
+    def __init__(self, rules: Go, level: int, seed: int) -> None:
+        program = shutil.which("gnugo") or "/usr/games/gnugo"
+        flags = ["--mode", "gtp", "--level", str(level), "--chinese-rules", "--positional-superko", "--seed", str(seed)]
+        self.process = subprocess.Popen([program, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for command in (f"boardsize {rules.size}", "clear_board", f"komi {rules.komi}"):
+            self.ask(command)
+
+    def ask(self, command: str) -> str:
+        """The answer to a command."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        lines = []
+        while (line := self.process.stdout.readline()).strip() or not lines:
+            lines.append(line.strip())
+        if not lines[0].startswith("="):
+            raise RuntimeError(f"GNU Go: {command}: {lines}")
+        return "\n".join(lines)[1:].strip()
+
+
+def opening(rules: Go, seed: int) -> list[int]:
+    """Four random moves, none on the edge and none beside another."""
+    rng, chosen = np.random.default_rng(seed), []
+    while len(chosen) < OPENING:
+        r, c = rng.integers(1, rules.size - 1, 2)
+        if all(abs(r - a // rules.size) + abs(c - a % rules.size) > 1 for a in chosen):
+            chosen.append(int(r * rules.size + c))
+    return chosen
+
+
+def one_game(player: Player, rules: Go, level: int, seed: int, colour: int, policy: bool) -> dict[str, float]:
+    """A game in which we have a colour: points for us by either count, moves, and our seconds a move."""
+    foe, names = GnuGo(rules, level, seed), {go.BLACK: "b", go.WHITE: "w"}
+    player.clear(rules)
+    begin, mine, spent, turn, resigned = opening(rules, seed // 2), 0, 0.0, go.BLACK, 0
+    while not rules.over(player.positions)[0]:
+        if len(player.played) < OPENING:
+            action: int | None = begin[len(player.played)]
+            foe.ask(f"play {names[turn]} {vertex(action, rules.size)}")
+        elif turn == colour:
+            t = time.perf_counter()
+            action = best_of_policy(player) if policy else player.choose(turn)
+            spent, mine = spent + time.perf_counter() - t, mine + 1
+            if action is not None:
+                foe.ask(f"play {names[turn]} {vertex(action, rules.size)}")
+        else:
+            said = foe.ask(f"genmove {names[turn]}")
+            action = None if said.lower() == "resign" else action_of(said, rules.size)
+        if action is None:
+            resigned = turn
+            break
+        player.play(turn, action)
+        turn = 3 - turn
+    sign = 1 if colour == go.BLACK else -1
+    board = sign * player.score()
+    if resigned:
+        counted = -math.inf if resigned == colour else math.inf
+    else:
+        said = foe.ask("final_score")
+        counted = 0.0 if said == "0" else sign * (1 if said[0] == "B" else -1) * float(said[2:])
+    foe.ask("quit")
+    return {"counted": counted, "board": board, "moves": len(player.played), "seconds": spent / max(mine, 1)}
+
+
+def best_of_policy(player: Player) -> int:
+    """The most probable legal move; a pass only where it is that."""
+    assert player.evaluate is not None
+    logits, _ = player.evaluate(player.positions)
+    return int(np.where(player.legal(player.turn), logits[0], -np.inf).argmax())
+
+
+def interval(wins: float, games: int) -> tuple[float, float]:
+    """95 % Agresti–Coull interval in %."""
+    z = 1.96
+    n = games + z * z
+    p = (wins + z * z / 2) / n
+    half = z * math.sqrt(p * (1 - p) / n)
+    return 100 * max(0.0, p - half), 100 * min(1.0, p + half)
+
+
+def main() -> None:
+    """Play and write one line of results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="run folder of alphago")
+    parser.add_argument("--simulations", type=int, default=800, help="per move; 0 is the policy alone")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="most seconds a move")
+    parser.add_argument("--uct", type=int, default=0, help="simulations of UCT instead of a network")
+    parser.add_argument("--level", type=int, default=10, help="of GNU Go")
+    parser.add_argument("--games", type=int, default=20)
+    parser.add_argument("--komi", type=float, default=7.0)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/go_match.jsonl"))
+    args = parser.parse_args()
+    if args.uct:
+        rules, evaluate, search, name = Go(9, args.komi), None, Search(simulations=args.uct), f"uct {args.uct}"
+    else:
+        run = Run.open(args.run, alphago.Config)
+        rules = Go(run.config.size, args.komi)
+        net = make_net(run.config.blocks, run.config.channels)
+        run.track(net=net)
+        evaluate = Judge(frozen(net, run.config.bf16), rules.size)
+        search = Search(simulations=max(args.simulations, 1))
+        name = f"network {args.simulations}" if args.simulations else "policy"
+    player = Player(rules, evaluate, search=search, seconds=args.seconds)
+    games = []
+    for g in range(args.games):
+        colour = go.BLACK if g % 2 == 0 else go.WHITE
+        games.append(one_game(player, rules, args.level, 1000 + g, colour, name == "policy"))
+        won = sum(1.0 if game["counted"] > 0 else 0.5 if game["counted"] == 0 else 0.0 for game in games)
+        print(g + 1, won, games[-1], flush=True)
+    low, high = interval(won, len(games))
+    line = {
+        "benchmark": "go_match",
+        "player": name,
+        "opponent": f"GNU Go 3.8 level {args.level}",
+        "komi": args.komi,
+        "games": len(games),
+        "wins": won,
+        "percent": 100 * won / len(games),
+        "interval": [low, high],
+        "wins_as_board_stands": sum(game["board"] > 0 for game in games),
+        "seconds_a_move": float(np.mean([game["seconds"] for game in games])),
+        "moves": float(np.mean([game["moves"] for game in games])),
+        **machine.provenance(),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("a") as out:
+        out.write(json.dumps(line) + "\n")
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
