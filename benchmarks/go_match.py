@@ -72,8 +72,9 @@ def one_game(player: Player, rules: Go, level: int, seed: int, colour: int, poli
     begin, mine, spent, turn, resigned = opening(rules, seed // 2), 0, 0.0, go.BLACK, 0
     while not rules.over(player.positions)[0]:
         if len(player.played) < OPENING:
-            action: int | None = begin[len(player.played)]
-            foe.ask(f"play {names[turn]} {vertex(action, rules.size)}")
+            start = begin[len(player.played)]
+            foe.ask(f"play {names[turn]} {vertex(start, rules.size)}")
+            action: int | None = start
         elif turn == colour:
             t = time.perf_counter()
             action = best_of_policy(player) if policy else player.choose(turn)
