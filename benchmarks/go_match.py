@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 
 from volition import machine
-from volition.applications import alphago
 from volition.applications._go_net import Judge, frozen, make_net
 from volition.applications._go_player import Player
 from volition.core.search import Search
@@ -131,11 +130,11 @@ def main() -> None:
     if args.uct:
         rules, evaluate, search, name = Go(9, args.komi), None, Search(simulations=args.uct), f"uct {args.uct}"
     else:
-        run = Run.open(args.run, alphago.Config)
-        rules = Go(run.config.size, args.komi)
-        net = make_net(run.config.blocks, run.config.channels)
+        run = Run.open(args.run)
+        rules = Go(run.config["size"], args.komi)
+        net = make_net(run.config["blocks"], run.config["channels"])
         run.track(net=net)
-        evaluate = Judge(frozen(net, run.config.bf16), rules.size)
+        evaluate = Judge(frozen(net), rules.size)
         search = Search(simulations=max(args.simulations, 1))
         name = f"network {args.simulations}" if args.simulations else "policy"
     player = Player(rules, evaluate, search=search, seconds=args.seconds)
