@@ -23,6 +23,7 @@ Learning by reward: agents that look, watch, move, play, talk and paint.
   curves     draw learning curves over seeds
   table      our results beside the papers'
   export     weights of a run as safetensors
+  play       play Go against what was trained, by GTP
   label      people rank completions on a page of your own; their agreement
   data       real data sets: what is there, where it is looked for, how to get it
 
@@ -247,6 +248,13 @@ def label(words: list[str]) -> None:
     command(words)
 
 
+def play(words: list[str]) -> None:
+    """Play against what was trained."""
+    from volition.play import play as command
+
+    command(words)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": list_,
     "train": train,
@@ -256,6 +264,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "curves": curves,
     "table": table,
     "export": export,
+    "play": play,
     "label": label,
     "data": data,
 }

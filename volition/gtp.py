@@ -78,6 +78,15 @@ class Engine:
         except VolitionError as error:
             return f"?{number} {error}\n\n"
 
+    def warm(self) -> None:
+        """Have everything compiled before the clock runs: numba does so at first use, and keeps it on disk."""
+        rules, seconds = self.player.rules, self.player.seconds
+        self.player.seconds = 0.01
+        for colour in (go.BLACK, go.WHITE):
+            self.player.play(colour, self.player.choose(colour) or 0)
+        self.player.clear(rules)
+        self.player.seconds = seconds
+
     def serve(self, lines: Iterable[str], out: IO[str]) -> None:
         """Answer lines until `quit` or their end."""
         for line in lines:

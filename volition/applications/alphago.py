@@ -230,11 +230,17 @@ def accuracy(judge: Judge, moves: Moves, most: int = 10**9) -> dict[str, float]:
     }
 
 
+def trained(run: Run) -> PolicyValue:
+    """The network of a run opened for looking."""
+    net = make_net(run.config.blocks, run.config.channels).to(run.device)
+    run.track(net=net)
+    return net
+
+
 @torch.no_grad()
 def watch(config: Config, run: Run) -> list[Path]:
     """A game that the network plays against itself with a search, at five of its moves."""
-    net = make_net(config.blocks, config.channels).to(run.device)
-    run.track(net=net)
+    net = trained(run)
     rules = config.rules
     forest = Forest(rules, rules.start(1), Search(WATCHED), Judge(frozen(net, config.bf16), config.size))
     shown = []

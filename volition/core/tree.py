@@ -9,10 +9,10 @@ results W_r over N, and how many descents are under way. All values are from the
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from volition.core.compiled import jit
 
 LEAF, PENDING = -1, -2  # what an edge without a node is: nobody's yet, or being evaluated
-jit = njit(cache=True, nogil=True, error_model="numpy")
 
 
 class Trees(NamedTuple):

@@ -17,7 +17,8 @@ where a move is really played or a node of a tree is made; random games keep to 
 """
 
 import numpy as np
-from numba import njit
+
+from volition.core.compiled import inline, jit
 
 EMPTY, BLACK, WHITE, WALL = 0, 1, 2, 3
 PASS = 0  # a point of the border, which nobody can play
@@ -36,8 +37,6 @@ ZOBRIST = np.random.default_rng(20160127).integers(
     -(2**31), 2**31, (2, 2, (LARGEST + 2) * (LARGEST + 1) + 1), dtype=np.int32
 )  # [half, colour − 1, point]
 WHITES_TURN = 0x5DEECE66D1234567  # what a hash is changed by where it is white's turn, under situational superko
-jit = njit(cache=True, nogil=True, error_model="numpy")
-inline = njit(cache=True, nogil=True, error_model="numpy", inline="always")
 
 
 @inline
