@@ -2,10 +2,10 @@
 
     python benchmarks/go_speed.py --peer PYTHON [--rounds 5]
 
-PYTHON is that of a virtual environment with open_spiel. Random games go from the empty board to two passes; ours fill no
-own eyes, OpenSpiel's, called move by move from Python, fill them. UCT runs from the empty board with one random game per
-simulation, on either side wholly compiled. Printed are medians per CPU-second and of the ratios of the same round. Lines
-go to results/benchmarks/.
+PYTHON is that of a virtual environment with open_spiel. Random games go from the empty board to two passes; ours fill
+no own eyes, OpenSpiel's, called move by move from Python, fill them. UCT runs from the empty board with one random game
+per simulation, on either side wholly compiled. Printed are medians per CPU-second and of the ratios of the same round.
+Lines go to results/benchmarks/.
 """
 
 import argparse
