@@ -19,7 +19,7 @@ from volition.gtp import Engine, action_of, vertex
 
 @pytest.fixture
 def engine() -> Engine:
-    return Engine(Player(Go(5, 0.5), search=Search(simulations=300)))
+    return Engine(Player(Go(5, 0.5), search=Search(simulations=300), seconds=600))
 
 
 def ask(engine: Engine, *lines: str) -> list[str]:
@@ -111,7 +111,7 @@ def test_clock() -> None:
 
 def test_a_network_plays_and_keeps_its_tree() -> None:
     judge = Judge(frozen(make_net(1, 8)), 5)
-    player = Player(Go(5, 0.5), judge, search=Search(simulations=60))
+    player = Player(Go(5, 0.5), judge, search=Search(simulations=60), seconds=600)  # time to compile
     action = player.choose(go.BLACK)
     assert action is not None and player.visits.sum() == 60
     player.play(go.BLACK, action)
