@@ -17,13 +17,14 @@ from volition.data.go_record import Record
 from volition.errors import VolitionError
 
 SIZES = range(2, 26)
-VALUE = r"\[[^\]\\]*+(?:\\.[^\]\\]*+)*+\]"
+# no group is repeated possessively: in Python 3.11 such a group now and then keeps a part that does not match
+VALUE = r"\[[^\]\\]*+(?:\\.[^\]\\]*+)*\]"
 BEGIN = re.compile(r"\(\s*;")
 ROOT = re.compile(r"\(\s*;\s*(?:FF|GM|SZ|CA|AP|ST)\s*\[")  # surely a game and not a variation
-TOKEN = re.compile(rf"\s*(?:([A-Za-z][A-Za-z0-9_]*+)\s*((?:{VALUE}\s*)++)|([;()]))", re.DOTALL)
-RUN = re.compile(r"\s*(?:;\s*+[BW]\s*+\[(?:[a-z]{2})?+\]\s*+)++")  # nodes that hold a move and nothing else
-PROPERTY = re.compile(rf"([A-Z]++)\s*((?:{VALUE}\s*)++)", re.DOTALL)
-HEAD = re.compile(rf"\(\s*;\s*((?:(?![BW]\s*\[)[A-Z]++\s*(?:{VALUE}\s*)++)++)(?=[;()])", re.DOTALL)  # a root
+TOKEN = re.compile(rf"\s*(?:([A-Za-z][A-Za-z0-9_]*+)\s*((?:{VALUE}\s*)+)|([;()]))", re.DOTALL)
+RUN = re.compile(r"\s*(?:;\s*+[BW]\s*+\[(?:[a-z]{2})?\]\s*+)+")  # nodes that hold a move and nothing else
+PROPERTY = re.compile(rf"([A-Z]++)\s*((?:{VALUE}\s*)+)", re.DOTALL)
+HEAD = re.compile(rf"\(\s*;\s*((?:(?![BW]\s*\[)[A-Z]++\s*(?:{VALUE}\s*)+)+)(?=[;()])", re.DOTALL)  # a root
 POINT = re.compile(r"\[\s*([a-z]{2})?\s*\]\s*")
 VALUES = re.compile(VALUE, re.DOTALL)
 KEPT = frozenset("GM FF SZ KM RU RE HA PB PW BR WR PL".split())
