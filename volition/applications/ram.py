@@ -122,9 +122,9 @@ VARIANTS = {
     "cluttered60-fc256": Config(model="fc", lr=1e-3, batch=512, updates=6_000),
     "cluttered60-conv": Config(model="conv", lr=1e-3, batch=512, updates=6_000),
     # table 2(b): 100×100, translated and cluttered
-    "cluttered100": Config(task="cluttered-100", scales=4, batch=512, updates=6_000),
-    "cluttered100-4": Config(task="cluttered-100", scales=4, glimpses=4, batch=512, updates=6_000),
-    "cluttered100-6": Config(task="cluttered-100", scales=4, glimpses=6, batch=512, updates=6_000),
+    "cluttered100": Config(task="cluttered-100", scales=4, batch=512, updates=100_000),
+    "cluttered100-4": Config(task="cluttered-100", scales=4, glimpses=4, batch=512, updates=100_000),
+    "cluttered100-6": Config(task="cluttered-100", scales=4, glimpses=6, batch=512, updates=100_000),
     "cluttered100-random": Config(task="cluttered-100", scales=4, model="random", batch=512, updates=6_000),
     "cluttered100-conv": Config(task="cluttered-100", model="conv", lr=1e-3, batch=512, updates=6_000),
     # the paper's own training but for the first weights: minibatch 20, SGD with momentum, σ fixed, no early answers
