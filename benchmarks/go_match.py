@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from volition import machine
-from volition.applications._go_net import Judge, frozen, make_net
+from volition.applications import alphago
+from volition.applications._go_net import Judge, frozen
 from volition.applications._go_player import Player
 from volition.core.search import Search
 from volition.envs import go
@@ -119,6 +120,7 @@ def main() -> None:
     """Play and write one line of results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="run folder of alphago")
+    parser.add_argument("--stage", default="value", help="whose network: supervised, reinforce or value (the last)")
     parser.add_argument("--simulations", type=int, default=800, help="per move; 0 is the policy alone")
     parser.add_argument("--seconds", type=float, default=math.inf, help="most seconds a move")
     parser.add_argument("--uct", type=int, default=0, help="simulations of UCT instead of a network")
@@ -129,14 +131,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.uct:
         rules, evaluate, search, name = Go(9, args.komi), None, Search(simulations=args.uct), f"uct {args.uct}"
+        stage = None
     else:
-        run = Run.open(args.run)
-        rules = Go(run.config["size"], args.komi)
-        net = make_net(run.config["blocks"], run.config["channels"])
-        run.track(net=net)
-        evaluate = Judge(frozen(net), rules.size)
+        run = Run.open(args.run, alphago.Config)
+        rules = Go(run.config.size, args.komi)
+        evaluate = Judge(frozen(alphago.trained(run, args.stage)), rules.size)
         search = Search(simulations=max(args.simulations, 1))
         name = f"network {args.simulations}" if args.simulations else "policy"
+        stage = args.stage
     player = Player(rules, evaluate, search=search, seconds=args.seconds)
     games = []
     for g in range(args.games):
@@ -148,6 +150,7 @@ def main() -> None:
     line = {
         "benchmark": "go_match",
         "player": name,
+        "stage": stage,
         "opponent": f"GNU Go 3.8 level {args.level}",
         "komi": args.komi,
         "games": len(games),

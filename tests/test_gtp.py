@@ -110,7 +110,7 @@ def test_clock() -> None:
 
 
 def test_a_network_plays_and_keeps_its_tree() -> None:
-    judge = Judge(frozen(make_net(1, 8)), 5)
+    judge = Judge(frozen(make_net(5, 1, 8)), 5)
     player = Player(Go(5, 0.5), judge, search=Search(simulations=60), seconds=600)  # time to compile
     action = player.choose(go.BLACK)
     assert action is not None and player.visits.sum() == 60
@@ -121,7 +121,7 @@ def test_a_network_plays_and_keeps_its_tree() -> None:
     positions = rules.start(1)
     for _ in range(8):
         rules.play(positions, np.array([rng.choice(np.flatnonzero(rules.legal(positions)[0]))]))
-    eight = Judge(make_net(1, 8), 5, ensemble=True)
+    eight = Judge(make_net(5, 1, 8), 5, ensemble=True)
     probs = np.exp(eight(positions)[0])
     assert probs.sum() == pytest.approx(1.0, abs=1e-5)
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from volition.cli import main
 from volition.feedback import instructgpt, ppo_ptx, reward_model, sft
-from volition.feedback._stage import Stage
 from volition.run import Run
+from volition.stage import Stage
 
 NAMES = ("sft", "reward", "ppo", "ptx")
 

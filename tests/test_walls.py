@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "volition"
 RECIPES = ("algorithms", "applications", "feedback", "generative")
 # the parts of a run: one idea in several files
-RUN = {"run", "checkpoint", "distributed", "folder", "machine", "metrics", "progress", "results", "settings"}
+RUN = {"run", "stage", "checkpoint", "distributed", "folder", "machine", "metrics", "progress", "results", "settings"}
 WHOLE = {"instructgpt"}  # recipes that are nothing but others of their chapter, one after the other
 OUTSIDE = set(sys.stdlib_module_names) | {"torch", "numpy", "numba"}
 ALLOWED = {  # part -> the parts of volition it may import, besides itself and errors

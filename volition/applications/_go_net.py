@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from volition.core.game import Positions
 from volition.envs.go_planes import INVERSE, planes, turn
 from volition.machine import multiplies_bf16
-from volition.nets.board import PolicyValue
+from volition.nets.board import Pair, PolicyValue
 
 PLANES = 49  # AlphaGo's, with the player's colour
 
@@ -58,6 +58,30 @@ class Judge:
         return torch.from_numpy(turn(logits.cpu().numpy(), INVERSE[turned], self.size)), value.cpu()
 
 
-def make_net(blocks: int, channels: int) -> PolicyValue:
-    """The laptop's network."""
-    return PolicyValue(PLANES, blocks, channels)
+class Pool:
+    """Weights of earlier selves, from whom the opponent of a self-play update is drawn."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.weights: list[dict[str, Tensor]] = []
+        self.add(net)
+
+    def add(self, net: nn.Module) -> None:
+        """One more."""
+        self.weights.append({name: w.detach().cpu().clone() for name, w in net.state_dict().items()})
+
+    def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """One of them, each as likely."""
+        return self.weights[rng.integers(len(self.weights))]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All."""
+        return {"weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`."""
+        self.weights = state["weights"]
+
+
+def make_net(size: int, blocks: int, channels: int, layers: int = 0) -> nn.Module:
+    """One residual network with both heads, or with `layers` the paper's plain policy and value networks as one."""
+    return Pair(PLANES, size, layers, channels) if layers else PolicyValue(PLANES, blocks, channels)

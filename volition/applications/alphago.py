@@ -6,35 +6,39 @@ state    a position of Go as planes of N×N: stones, liberties, the last moves
 action   a point of the board, or a pass
 reward   1 for a game won, −1 for one lost, at its end
 stages   1 supervised: p_σ imitates the moves of experts
+         2 rollout: p_π, a linear softmax over small patterns, imitates them a thousand times faster
+         3 reinforce: p_ρ begins as p_σ and plays against its earlier selves
+         4 games: p_σ begins a game, one move is random, p_ρ ends it
+         5 value: v_θ learns from one position of each of these games who won it
+search   Q + u with p_σ as priors, v_θ and rollouts of p_π as values (`core.search`)
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from volition.applications._go_net import Judge, batch_of, frozen, make_net
+from volition.applications._go_lessons import OwnGames, accuracy, examples, expert_moves, experts, value_error
+from volition.applications._go_net import Judge, Pool, frozen, make_net
 from volition.applications._go_picture import draw_boards
-from volition.core.schedules import cosine
+from volition.applications._go_training import begin, descend, dice, draw, look, policy_of, slow, squared_error
+from volition.core.losses import policy_gradient
 from volition.core.search import Forest, Search
-from volition.data import catalog, go_games
-from volition.envs.go_builtin import uct_games
 from volition.envs.go_game import Go
-from volition.envs.go_planes import symmetries
+from volition.envs.go_planes import turn
 from volition.envs.go_replay import Moves, replay
+from volition.envs.go_rollout import RolloutPolicy
+from volition.envs.go_selfplay import any_move, colours, open_moves, play_games
 from volition.errors import VolitionError
-from volition.machine import multiplies_bf16
-from volition.nets.board import PolicyValue
 from volition.run import Run
+from volition.stage import Stage
 
-WARM_UP = 200  # updates until the learning rate is whole
-OGS = "ogs9_dan"
 WATCHED = 200  # simulations a move of the game that `watch` draws
-CHUNK = 1_024  # positions per call when measuring
+MATCH = 400  # games between p_ρ and p_σ when measuring
+PART = 512  # positions of a self-play gradient in memory at a time
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,54 @@ class Supervised:
 
 
 @dataclass(frozen=True)
+class Rollout:
+    updates: int = 120
+    """Updates, each one pass of Adagrad over `positions` moves."""
+    positions: int = 4_096
+    """Moves drawn per update."""
+    lr: float = 0.05
+    """Learning rate of Adagrad."""
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    updates: int = 120
+    """Updates (10,000 in the paper)."""
+    games: int = 128
+    """Games per update, half of them with either colour."""
+    lr: float = 4e-4
+    """Learning rate of AdamW at the beginning, falling to 0 as half a cosine."""
+    value: float = 0.5
+    """Weight of the squared error of the value, which is the baseline."""
+    pool: int = 25
+    """Updates after which the weights join the pool of opponents (500 in the paper)."""
+    temperature: float = 1.0
+    """Of the policies that play."""
+
+
+@dataclass(frozen=True)
+class Value:
+    games: int = 24_576
+    """Games (30 million in the paper)."""
+    together: int = 512
+    """Games played side by side; one update of the stage `games`."""
+    latest: float = 0.8
+    """The random move is one of the first latest·N² (1.25 in the paper)."""
+    whole: bool = False
+    """Learn from all positions after it instead of one: more data, but alike, and the network learns games by heart."""
+    updates: int = 2_000
+    """Updates of the network, which begins as that of stage 1."""
+    batch: int = 256
+    """Positions of own games per update."""
+    lr: float = 1e-3
+    """Learning rate of AdamW at the beginning, falling to 0 as half a cosine."""
+    policy: float = 1.0
+    """Weight of further imitation, as many moves of experts in each update; 0 leaves the policy as it was."""
+    held: float = 0.1
+    """Share of the games kept aside to measure."""
+
+
+@dataclass(frozen=True)
 class Config:
     games: str = ""
     """SGF file, archive or folder of expert games; else the OGS games of the data folder."""
@@ -67,27 +119,62 @@ class Config:
     """Residual blocks of two 3×3 convolutions."""
     channels: int = 64
     """Channels of each."""
+    layers: int = 0
+    """Layers of the paper's plain networks, policy and value apart (13 there); 0 is one residual network with both."""
     supervised: Supervised = field(default_factory=Supervised)
     """Stage 1."""
+    rollout: Rollout = field(default_factory=Rollout)
+    """Stage 2."""
+    reinforce: Reinforce = field(default_factory=Reinforce)
+    """Stage 3."""
+    value: Value = field(default_factory=Value)
+    """Stages 4 and 5."""
     made: int = 300
     """Games that UCT plays against itself where there are none to imitate …"""
     made_simulations: int = 200
     """… with so many simulations a move."""
     held: float = 0.05
-    """Share of the games kept aside for validation, and as much for the test."""
+    """Share of the experts' games kept aside for validation, and as much for the test."""
     bf16: bool = True
     """Multiply in bfloat16 where the machine can."""
 
     def __post_init__(self) -> None:
-        if min(self.blocks, self.channels, self.supervised.updates, self.supervised.batch) < 1:
-            raise VolitionError("blocks, channels, supervised.updates and supervised.batch must be 1 or more")
-        if not 0 < self.held < 0.5:
-            raise VolitionError(f"held is {self.held}; it must be more than 0 and less than 0.5")
+        counts = {
+            "blocks": self.blocks,
+            "channels": self.channels,
+            "supervised.updates": self.supervised.updates,
+            "supervised.batch": self.supervised.batch,
+            "rollout.updates": self.rollout.updates,
+            "rollout.positions": self.rollout.positions,
+            "reinforce.updates": self.reinforce.updates,
+            "reinforce.pool": self.reinforce.pool,
+            "value.games": self.value.games,
+            "value.together": self.value.together,
+            "value.updates": self.value.updates,
+            "value.batch": self.value.batch,
+        }
+        for name, count in counts.items():
+            if count < 1:
+                raise VolitionError(f"{name} is {count}; it must be 1 or more")
+        if self.reinforce.games < 2 or self.reinforce.games % 2:
+            raise VolitionError(f"reinforce.games is {self.reinforce.games}; it must be even, half for either colour")
+        if self.layers and self.layers < 3:
+            raise VolitionError(f"layers is {self.layers}; the plain networks have 3 or more, 0 is the residual one")
+        if not 0 < self.value.latest <= 3:
+            raise VolitionError(f"value.latest is {self.value.latest}; it must be more than 0 and at most 3")
+        for name, share in {"held": self.held, "value.held": self.value.held}.items():
+            if not 0 < share < 0.5:
+                raise VolitionError(f"{name} is {share}; it must be more than 0 and less than 0.5")
 
     @property
     def rules(self) -> Go:
         """The rules of the games that it plays."""
         return Go(self.size, self.komi)
+
+    @property
+    def net(self) -> dict[str, int]:
+        """What `make_net` asks for."""
+        return {"size": self.size, "blocks": self.blocks, "channels": self.channels, "layers": self.layers}
 
 
 VARIANTS = {
@@ -96,11 +183,24 @@ VARIANTS = {
         blocks=1,
         channels=8,
         supervised=Supervised(updates=20, batch=32),
+        rollout=Rollout(updates=2, positions=512),
+        reinforce=Reinforce(updates=4, games=8, pool=2),
+        value=Value(games=64, together=32, updates=10, batch=32),
         made=60,
         made_simulations=30,
         held=0.1,
     ),
     "laptop": Config(),
+    "paper": Config(
+        size=19,
+        komi=7.5,
+        channels=192,
+        layers=13,
+        supervised=Supervised(updates=340_000_000, batch=16, lr=3e-3, rank=6, weight_decay=0.0),
+        rollout=Rollout(updates=1_954),
+        reinforce=Reinforce(updates=10_000, pool=500),
+        value=Value(games=30_000_000, together=1_024, latest=1.25, updates=50_000_000, batch=32, lr=3e-3, policy=0.0),
+    ),
 }
 PAPER = {
     "metric": "top1",
@@ -109,132 +209,182 @@ PAPER = {
     "baselines": ("top1_untrained",),
     "data": "KGS",
     "source": "Silver 2016, extended data table 3",
-    "rows": {},
+    "rows": {"paper": 55.4},
 }
 
 
-def experts(config: Config, run: Run) -> tuple[go_games.Games, int]:
-    """Games to imitate and from which rank on: one's own, those of the data folder, or what UCT plays by itself."""
-    path = Path(config.games)
-    if not config.games:
-        found = catalog.find(OGS, run.data) if config.size == 9 else {}
-        if not found:
-            run.dataset = "games of UCT"
-            return uct_games(config.rules, config.made, config.made_simulations), -99
-        (path,) = found.values()
-    run.dataset = path.name
-    return go_games.load(path, config.size, min_moves=10), config.supervised.rank
-
-
-def expert_moves(config: Config, run: Run) -> dict[str, Moves]:
-    """Moves to learn from by split; each game is in one split only."""
-    games, rank = experts(config, run)
-    # under simple ko, for servers differ in what they forbid
-    moves = replay(games, Go(config.size, ko="simple"))
-    ranks = np.where(moves.whose == 1, games.black_rank[moves.game], games.white_rank[moves.game])
-    good = (ranks >= rank) & ((ranks != 0) | (rank <= -99))
-    parts = go_games.split(games, config.held, config.held)
-    found = {}
-    for name, part in zip(("train", "validation", "test"), parts, strict=True):
-        inside = np.zeros(len(games), np.bool_)
-        inside[part] = True
-        found[name] = moves.take(np.flatnonzero(good & inside[moves.game]))
-    return found
-
-
-def train(config: Config, run: Run | None = None) -> PolicyValue:
-    """All stages in order."""
+def train(config: Config, run: Run | None = None) -> nn.Module:
+    """All stages in order; the network of the last, policy p_σ and value v_θ."""
     run = run or Run()
-    moves = expert_moves(config, run)
-    net: Any = make_net(config.blocks, config.channels).to(run.device)
-    net.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=config.supervised.weight_decay, fused=True)
-    run.track(net=net, optimizer=optimizer)
-    imitate(config, run, net, optimizer, moves["train"])
+    games, rank = experts(config.games, config.rules, config.supervised.rank, config.made, config.made_simulations, run)
+    moves = expert_moves(games, rank, config.held)["train"]
+    sigma = imitate(config, Stage(run, "supervised", 0), moves)
+    first = config.supervised.updates
+    imitate_fast(config, Stage(run, "rollout", first), moves)
+    first += config.rollout.updates
+    rho = reinforce(config, Stage(run, "reinforce", first), sigma)
+    first += config.reinforce.updates
+    own = play(config, Stage(run, "games", first), sigma, rho)
+    first += chunks(config)
+    return learn_value(config, Stage(run, "value", first), sigma, moves, own)
+
+
+def imitate(config: Config, run: Stage, moves: Moves) -> nn.Module:
+    """Stage 1: maximise log p_σ(a|s) of the experts' moves, and learn who won. (Silver 2016, equation 1)"""
+    stage = config.supervised
+    net, optimizer = begin(make_net(**config.net), run, stage.weight_decay)
+    for update in run.loop(stage.updates):
+        slow(optimizer, update, stage.lr, stage.updates)
+        planes, action, won = draw(moves, stage.batch, run)
+        logits, value = look(net, planes, config.bf16)
+        policy_loss, value_loss = F.cross_entropy(logits, action), squared_error(value, won)
+        right = 100 * (logits.argmax(-1) == action).float().mean()
+        run.log(update, policy=policy_loss, value=value_loss, top1=right)
+        descend(net, optimizer, policy_loss + stage.value * value_loss, stage.clip)
     return net
 
 
-def imitate(config: Config, run: Run, net: PolicyValue, optimizer: torch.optim.Optimizer, moves: Moves) -> None:
-    """Stage 1: maximise log p_σ(a|s) of the experts' moves, and learn who won. (Silver 2016, equation 1)"""
-    stage = config.supervised
-    bf16 = config.bf16 and multiplies_bf16(run.device)
+def imitate_fast(config: Config, run: Stage, moves: Moves) -> RolloutPolicy:
+    """Stage 2: the same for p_π, each move drawn about once a pass."""
+    policy = RolloutPolicy()
+    run.track(policy=policy)
+    for update in run.loop(config.rollout.updates):
+        index = torch.randint(len(moves), (config.rollout.positions,), generator=run.generator, device=run.device)
+        positions, action = moves.positions(index.cpu().numpy())
+        run.log(update, log_likelihood=policy.fit(positions, action, lr=config.rollout.lr))
+    return policy
+
+
+def reinforce(config: Config, run: Stage, sigma: nn.Module) -> nn.Module:
+    """Stage 3: Δρ ∝ Σ_t ∂log p_ρ(a_t|s_t)/∂ρ · (z_t − v(s_t)), against a pool of earlier selves. (Silver 2016, methods)
+
+    The baseline v is the network's own value head, which learns from the same games.
+    """
+    stage, rules = config.reinforce, config.rules
+    net, optimizer = begin(make_net(**config.net), run, 0.0, sigma)
+    pool = Pool(sigma)
+    run.track(pool=pool)
+    black = np.arange(stage.games) % 2
     for update in run.loop(stage.updates):
-        lr = cosine(update, stage.lr, 0.0, stage.updates) * min(1.0, (update + 1) / WARM_UP)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        index = torch.randint(len(moves), (stage.batch,), generator=run.generator, device=run.device).cpu().numpy()
-        turned = torch.randint(8, (stage.batch,), generator=run.generator, device=run.device).cpu().numpy()
-        planes, action, won = examples(moves, index, turned, run.device)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=bf16):
-            logits, value = net(planes.contiguous(memory_format=torch.channels_last))
-        policy_loss = F.cross_entropy(logits, action)
-        known = ~won.isnan()
-        value_loss = ((value - won.nan_to_num()).square() * known).sum() / known.sum().clamp(min=1)
-        right = 100 * (logits.argmax(-1) == action).float().mean()
-        run.log(update, policy=policy_loss, value=value_loss, top1=right)
+        rng = dice(run)
+        foe = make_net(**config.net).to(run.device)
+        foe.load_state_dict(pool.draw(rng))
+        players = [policy_of(player, config.size, config.bf16, rng) for player in (net, foe)]
+        games = play_games(rules, players, colours(rules, black, 1 - black), rng, stage.temperature)
+        moves = replay(games, rules)
+        moves = moves.take(np.flatnonzero((moves.whose == 1) == (black[moves.game] == 0)))
         optimizer.zero_grad(set_to_none=True)
-        (policy_loss + stage.value * value_loss).backward()
-        nn.utils.clip_grad_norm_(net.parameters(), stage.clip)
+        policy_sum = value_sum = 0.0
+        for part in np.array_split(np.arange(len(moves)), len(moves) // PART + 1):
+            turned = rng.integers(8, size=len(part))
+            planes, action, won = examples(moves, part, turned, run.device)
+            logits, value = look(net, planes, config.bf16)
+            allowed = turn(open_moves(rules, moves.positions(part)[0]), turned, config.size)
+            logits = logits.masked_fill(~torch.from_numpy(allowed).to(run.device), -torch.inf) / stage.temperature
+            log_prob = logits.log_softmax(-1).gather(1, action[:, None])[:, 0]
+            policy_loss = policy_gradient(log_prob, won - value.detach()).sum() / len(moves)
+            value_loss = squared_error(value, won) * len(part) / len(moves)
+            (policy_loss + stage.value * value_loss).backward()
+            policy_sum, value_sum = policy_sum + policy_loss.detach(), value_sum + value_loss.detach()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        slow(optimizer, update, stage.lr, stage.updates, warm_up=10)
         optimizer.step()
+        won_share = 50 + 50 * float(np.where(black == 0, games.winner, -games.winner).mean())
+        run.log(update, policy=policy_sum, value=value_sum, won=won_share, moves=len(games.moves) / stage.games)
+        if (update + 1) % stage.pool == 0:
+            pool.add(net)
+    return net
 
 
-def examples(
-    moves: Moves, index: np.ndarray, turned: np.ndarray, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Planes `[K, C, N, N]`, actions `[K]` and who won `[K]` of moves on boards turned `[K]`."""
-    positions, action = moves.positions(index)
-    planes = batch_of(positions, turned, device)
-    action = symmetries(moves.rules.size)[turned, action]
-    won = torch.from_numpy(moves.outcome(index))
-    return planes, torch.from_numpy(action).to(device), won.to(device)
+def chunks(config: Config) -> int:
+    """Updates of stage 4."""
+    return -(-config.value.games // config.value.together)
+
+
+def play(config: Config, run: Stage, sigma: nn.Module, rho: nn.Module) -> OwnGames:
+    """Stage 4: p_σ plays moves 1 … U − 1, U is random, p_ρ plays on; U ~ unif{1 … latest}. (Silver 2016, methods)"""
+    stage, rules = config.value, config.rules
+    own = OwnGames(rules)
+    run.track(games=own)
+    latest = max(1, round(stage.latest * config.size**2))
+    plies = np.arange(rules.moves)
+    for update in run.loop(chunks(config)):
+        rng = dice(run)
+        one, other = (policy_of(net, config.size, config.bf16, rng) for net in (sigma, rho))
+        random = rng.integers(latest, size=(stage.together, 1))
+        turns = np.where(plies < random, 0, np.where(plies == random, 1, 2))
+        games = play_games(rules, (one, any_move, other), turns, rng)
+        own.add(games, random[:, 0] + 1)
+        run.log(update, moves=len(games.moves) / stage.together, black=50 + 50 * games.winner.mean())
+    return own
+
+
+def learn_value(config: Config, run: Stage, sigma: nn.Module, experts: Moves, own: OwnGames) -> nn.Module:
+    """Stage 5: minimise (z − v_θ(s))² over positions of different games. (Silver 2016, equation 3)"""
+    stage = config.value
+    net, optimizer = begin(make_net(**config.net), run, config.supervised.weight_decay, sigma)
+    lessons, _ = own.positions(stage.held, stage.whole)
+    for update in run.loop(stage.updates):
+        slow(optimizer, update, stage.lr, stage.updates)
+        planes, _, won = draw(lessons, stage.batch, run)
+        if stage.policy:
+            more, action, _ = draw(experts, stage.batch, run)
+            logits, value = look(net, torch.cat([planes, more]), config.bf16)
+            policy_loss, value = F.cross_entropy(logits[stage.batch :], action), value[: stage.batch]
+        else:
+            policy_loss, (_, value) = torch.zeros((), device=run.device), look(net, planes, config.bf16)
+        value_loss = squared_error(value, won)
+        run.log(update, policy=policy_loss, value=value_loss)
+        descend(net, optimizer, stage.policy * policy_loss + value_loss, config.supervised.clip)
+    return net
 
 
 @torch.no_grad()
 def evaluate(config: Config, run: Run) -> dict[str, float]:
-    """Accuracy on moves of games kept aside, with one look and with eight symmetries, and the error of the value."""
-    net = make_net(config.blocks, config.channels).to(run.device)
-    moves = expert_moves(config, run)["test"]
-    fresh = accuracy(Judge(frozen(net, config.bf16), config.size, seed=None), moves, 20_000)
-    run.track(net=net)
-    judge = Judge(frozen(net, config.bf16), config.size, seed=None)
-    found = accuracy(judge, moves)
-    judge.ensemble = True
-    eight = accuracy(judge, moves, 20_000)
-    return found | {"top1_eight": eight["top1"], "top1_untrained": fresh["top1"], "moves": float(len(moves))}
+    """Accuracy of p_σ and p_π on experts' test games, games p_ρ won of p_σ, v_θ's error on games kept aside."""
+    games, rank = experts(config.games, config.rules, config.supervised.rank, config.made, config.made_simulations, run)
+    moves = expert_moves(games, rank, config.held)["test"]
+    fresh = Judge(frozen(make_net(**config.net), config.bf16), config.size, seed=None)
+    sigma, rho, final = (trained(run, stage) for stage in ("supervised", "reinforce", "value"))
+    imitator = Judge(frozen(sigma, config.bf16), config.size, seed=None)
+    found = accuracy(imitator, moves) | {"top1_untrained": accuracy(fresh, moves, 20_000)["top1"]}
+    eight = Judge(frozen(sigma, config.bf16), config.size, ensemble=True)
+    found |= {"top1_eight": accuracy(eight, moves, 20_000)["top1"], "moves": float(len(moves))}
+
+    policy = rollout_policy(run)
+    positions, action = moves.positions(np.arange(min(len(moves), 20_000)))
+    found["top1_rollout"] = 100 * float((policy.probabilities(positions).argmax(1) == action).mean())
+
+    rng, black = np.random.default_rng(run.seed), np.arange(MATCH) % 2
+    players = [policy_of(net, config.size, config.bf16, rng) for net in (rho, sigma)]
+    match = play_games(config.rules, players, colours(config.rules, black, 1 - black), rng)
+    found["reinforce_won"] = 50 + 50 * float(np.where(black == 0, match.winner, -match.winner).mean())
+
+    own = OwnGames(config.rules)
+    Stage(run, "games", 0).track(games=own)
+    for what, net in (("own", final), ("own_supervised", sigma)):
+        judge = Judge(frozen(net, config.bf16), config.size, seed=None)
+        for split, lessons in zip(("train", "test"), own.positions(config.value.held), strict=True):
+            if len(lessons) and (what == "own" or split == "test"):
+                index = np.arange(min(len(lessons), 20_000))
+                error = value_error(judge(lessons.positions(index)[0])[1], lessons.outcome(index))
+                found |= {f"{what}_{key}_{split}": x for key, x in error.items()}
+    later = Judge(frozen(final, config.bf16), config.size, seed=None)
+    return found | {"top1_final": accuracy(later, moves, 20_000)["top1"]}
 
 
-def accuracy(judge: Judge, moves: Moves, most: int = 10**9) -> dict[str, float]:
-    """In %: how often the expert's move is the most probable (top1) or among five; the value's mean squared error."""
-    hits, five, error, floor, count = 0, 0, 0.0, 0.0, 0
-    index = np.arange(len(moves))
-    if len(index) > most:
-        index = np.random.default_rng(0).permutation(index)[:most]
-    wins = moves.outcome(index)
-    mean = np.nanmean(wins) if np.isfinite(wins).any() else 0.0
-    for part in np.array_split(index, max(1, len(index) // CHUNK)):
-        positions, action = moves.positions(part)
-        logits, value = judge(positions)
-        best = np.argsort(-logits, axis=1)[:, :5]
-        hits += (best[:, 0] == action).sum()
-        five += (best == action[:, None]).any(1).sum()
-        won = moves.outcome(part)
-        error += np.nansum((value - won) ** 2)
-        floor += np.nansum((mean - won) ** 2)
-        count += np.isfinite(won).sum()
-    known = max(count, 1)
-    return {
-        "top1": 100 * hits / len(index),
-        "top5": 100 * five / len(index),
-        "value_mse": float(error / known),
-        "value_mse_constant": float(floor / known),
-    }
-
-
-def trained(run: Run) -> PolicyValue:
-    """The network of a run opened for looking."""
-    net = make_net(run.config.blocks, run.config.channels).to(run.device)
-    run.track(net=net)
+def trained(run: Run, stage: str = "value") -> nn.Module:
+    """The network of a stage of a run opened for looking: `supervised`, `reinforce`, or the last with p_σ and v_θ."""
+    net = make_net(**run.config.net).to(run.device)
+    Stage(run, stage, 0).track(net=net)
     return net
+
+
+def rollout_policy(run: Run) -> RolloutPolicy:
+    """p_π of a run opened for looking."""
+    policy = RolloutPolicy()
+    Stage(run, "rollout", 0).track(policy=policy)
+    return policy
 
 
 @torch.no_grad()

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from volition.data.go_games import HOW, Games
-from volition.data.go_record import COUNTED
+from volition.data.go_games import Games
 from volition.envs.go_game import Go
+from volition.envs.go_selfplay import record
 from volition.envs.go_uct import uct
 
 OPENING = 4  # moves drawn in proportion to visits, so that games differ
@@ -24,21 +24,8 @@ def uct_games(rules: Go, count: int, simulations: int, seed: int = 0) -> Games:
             rules.play(positions, np.array([best]))
         winner[g] = np.sign(rules.score(positions)[0])
         played.append(moves)
-    keys = np.array([hash(tuple(moves)) & (2**64 - 1) for moves in played], np.uint64)
-    ranks = np.zeros(count, np.int8)
-    return Games(
-        size=rules.size,
-        moves=np.concatenate([np.array(moves, np.uint16) for moves in played]),
-        start=np.concatenate([[0], np.cumsum([len(moves) for moves in played])]),
-        first=np.ones(count, np.int8),
-        winner=winner,
-        how=np.full(count, HOW.index(COUNTED), np.uint8),
-        komi=np.full(count, rules.komi, np.float32),
-        handicap=np.zeros(count, np.uint8),
-        black_rank=ranks,
-        white_rank=ranks,
-        setup=np.zeros(0, np.uint16),
-        key=keys,
-        sources=(),
-        skipped={},
-    )
+    length = np.array([len(moves) for moves in played])
+    padded = np.zeros((count, length.max(initial=0)), np.uint16)
+    for g, moves in enumerate(played):
+        padded[g, : len(moves)] = moves
+    return record(rules, padded, length, winner)

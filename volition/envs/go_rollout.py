@@ -5,6 +5,7 @@ log π(p) = Σ of the weights of the features of p (`go_patterns`), less a const
 """
 
 import numpy as np
+import torch
 
 from volition.core.game import Positions
 from volition.envs import go
@@ -164,6 +165,18 @@ class RolloutPolicy:
     def __init__(self, weights: np.ndarray | None = None) -> None:
         self.weights = np.zeros(WEIGHTS, np.float32) if weights is None else weights
         self.squares = np.zeros(WEIGHTS, np.float32)  # sums of squared gradients
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Weights and sums of squared gradients; most of them are 0, so only the others are kept, with their places."""
+        places = np.flatnonzero(self.squares)
+        kept = {"places": places, "weights": self.weights[places], "squares": self.squares[places]}
+        return {name: torch.from_numpy(array) for name, array in kept.items()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from `state_dict()`."""
+        places = state["places"].numpy()
+        self.weights[:], self.squares[:] = 0, 0
+        self.weights[places], self.squares[places] = state["weights"].numpy(), state["squares"].numpy()
 
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
         """eʷ of each code of a square `[2²⁰]`, 0 where it forbids to play, and of the other features."""

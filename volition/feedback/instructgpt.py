@@ -23,9 +23,9 @@ from volition.feedback import sft as tuning
 from volition.feedback._models import complete
 from volition.feedback._outcome import judges
 from volition.feedback._show import draw_frontier, read_history, side_by_side
-from volition.feedback._stage import Stage
 from volition.feedback._text import sources
 from volition.run import Run
+from volition.stage import Stage
 
 
 @dataclass(frozen=True)
