@@ -21,15 +21,15 @@ import numpy as np
 
 from volition import machine
 from volition.applications import alphago
+from volition.applications._go_match import OPENING, opening
 from volition.applications._go_net import Judge, frozen
 from volition.applications._go_player import Player
+from volition.core.ratings import agresti_coull
 from volition.core.search import Search
 from volition.envs import go
 from volition.envs.go_game import Go
 from volition.gtp import action_of, vertex
 from volition.run import Run
-
-OPENING = 4
 
 
 class GnuGo:
@@ -53,16 +53,6 @@ class GnuGo:
         if not lines[0].startswith("="):
             raise RuntimeError(f"GNU Go: {command}: {lines}")
         return "\n".join(lines)[1:].strip()
-
-
-def opening(rules: Go, seed: int) -> list[int]:
-    """Four random moves, none on the edge and none beside another."""
-    rng, chosen = np.random.default_rng(seed), []
-    while len(chosen) < OPENING:
-        r, c = rng.integers(1, rules.size - 1, 2)
-        if all(abs(r - a // rules.size) + abs(c - a % rules.size) > 1 for a in chosen):
-            chosen.append(int(r * rules.size + c))
-    return chosen
 
 
 def one_game(player: Player, rules: Go, level: int, seed: int, colour: int, policy: bool) -> dict[str, float]:
@@ -107,15 +97,6 @@ def best_of_policy(player: Player) -> int:
     return int(np.where(player.legal(player.turn), logits[0], -np.inf).argmax())
 
 
-def interval(wins: float, games: int) -> tuple[float, float]:
-    """95 % Agresti–Coull interval in %."""
-    z = 1.96
-    n = games + z * z
-    p = (wins + z * z / 2) / n
-    half = z * math.sqrt(p * (1 - p) / n)
-    return 100 * max(0.0, p - half), 100 * min(1.0, p + half)
-
-
 def main() -> None:
     """Play and write one line of results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,7 +127,7 @@ def main() -> None:
         games.append(one_game(player, rules, args.level, 1000 + g, colour, name == "policy"))
         won = sum(1.0 if game["counted"] > 0 else 0.5 if game["counted"] == 0 else 0.0 for game in games)
         print(g + 1, won, games[-1], flush=True)
-    low, high = interval(won, len(games))
+    low, high = agresti_coull(won, len(games))
     line = {
         "benchmark": "go_match",
         "player": name,

@@ -170,3 +170,18 @@ def test_connect_four_wins_at_once_and_prevents_it() -> None:
     assert win.visits()[0].argmax() == 3
     game.play(position, np.array([3, 0]))
     assert game.outcome(position)[0] == -1.0 and not game.legal(position)[0].any()
+
+
+def test_no_rollout_is_asked_for_where_all_games_are_over() -> None:
+    game, asked = TIC_TAC_TOE, []
+    position = game.start(1)
+    for square in (0, 3, 1, 4, 8, 7, 6, 5):
+        game.play(position, np.array([square]))  # one square is left, and taking it ends the game
+
+    def rollout(leaves: Positions) -> np.ndarray:
+        asked.append(len(leaves.rows))
+        return np.zeros(len(leaves.rows), np.float32)
+
+    forest = Forest(game, position, Search(simulations=10, lam=1.0), even(9), rollout)
+    forest.run()
+    assert forest.root_visits()[0] == 10 and asked == []

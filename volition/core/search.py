@@ -67,14 +67,13 @@ class Forest:
         self._depth = np.empty(room, np.int32)
         self._grow = np.empty(room, np.bool_)
         self._everyone = np.arange(count)
+        self.root_value = np.full(count, np.nan, np.float32)  # what `evaluate` thought of the roots; of kept ones, Q
 
     def run(self, simulations: int | None = None, seconds: float = np.inf, alive: np.ndarray | None = None) -> None:
         """Descend until every root (of those `alive` `[G]`) has `simulations` visits, or the time is up."""
         wanted = self.search.simulations if simulations is None else simulations
         until = time.monotonic() + seconds
-        self._make_roots()
-        if alive is None:
-            alive = np.isnan(self.trees.ended[:, 0])
+        alive = self.make_roots(alive)
         while True:
             left = np.where(alive, wanted - self.root_visits(), 0)
             if left.max(initial=0) <= 0 or not self.round(np.minimum(left, self.search.batch)):
@@ -99,7 +98,8 @@ class Forest:
             logits, legal = self._ask(positions, ask, value)
             if self.rollout is not None and self.search.lam > 0:
                 on = np.isnan(ended)
-                result[on] = self.rollout(positions.take(on))
+                if on.any():
+                    result[on] = self.rollout(positions.take(on))
             _scatter(
                 self.trees, tree, self._edges, depth, growing, ask, logits, legal, self.search.temperature, ended,
                 value, result,
@@ -108,6 +108,7 @@ class Forest:
 
     def play(self, actions: np.ndarray) -> None:
         """Play an action `[G]` at each root and keep what is known of where it leads."""
+        self.root_value = -self.values()[self._everyone, actions]
         _keep(self.trees, actions)
         self.game.play(self.roots, actions)
 
@@ -138,6 +139,18 @@ class Forest:
         """Replace the priors at the roots `[G, A]`, for noise in self-play; before the first descent."""
         _set_priors(self.trees, priors)
 
+    def edges(self, actions: np.ndarray) -> np.ndarray:
+        """The roots' edges of an action `[G]` each, for `round`'s begin; −1 where it is not legal."""
+        found = np.full((len(self._everyone), self.game.actions), -1, np.int32)
+        _root_edges(self.trees, found)
+        return found[self._everyone, actions]
+
+    def make_roots(self, alive: np.ndarray | None = None) -> np.ndarray:
+        """Evaluate roots that are not yet; which of them (of those `alive` `[G]`) are not over, bool `[G]`."""
+        self._make_roots()
+        going = np.isnan(self.trees.ended[:, 0])
+        return going if alive is None else going & alive
+
     def _of_root(self, values: np.ndarray, empty: float) -> np.ndarray:
         found = np.full((len(self._everyone), self.game.actions), empty, values.dtype)
         _root_rows(self.trees, values, found)
@@ -152,6 +165,7 @@ class Forest:
         value = ended.copy()
         ask = np.isnan(ended)
         logits, legal = self._ask(positions, ask, value)
+        self.root_value[new] = value
         _roots(self.trees, new, ask, logits, legal, self.search.temperature, ended)
 
     def _ask(self, positions: Positions, ask: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -236,6 +250,14 @@ def _root_rows(trees, values, found):
         if trees.used[g, 0]:
             for e in range(trees.first[g, 0], trees.first[g, 0] + trees.count[g, 0]):
                 found[g, trees.action[g, e]] = values[g, e]
+
+
+@jit
+def _root_edges(trees, found):
+    for g in range(len(found)):
+        if trees.used[g, 0]:
+            for e in range(trees.first[g, 0], trees.first[g, 0] + trees.count[g, 0]):
+                found[g, trees.action[g, e]] = e
 
 
 @jit
