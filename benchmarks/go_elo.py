@@ -20,9 +20,10 @@ import numpy as np
 
 from volition import machine
 from volition.applications import alphago
-from volition.applications._go_match import Imitator, Player, Searcher, Uct, match
+from volition.applications._go_match import Imitator, Uct, pairs
 from volition.applications._go_net import Judge, frozen
 from volition.core.game import Positions
+from volition.core.match import Player, Searcher, match
 from volition.core.ratings import elo
 from volition.core.search import Search
 from volition.envs.go_rollout import PolicyGames, RolloutPolicy
@@ -76,19 +77,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/go_elo.jsonl"))
     args = parser.parse_args()
     run = Run.open(args.run, alphago.Config)
+    rules = run.config.rules
     all_players = players(run, Search(simulations=args.simulations))
     names = [name for name in all_players if not args.only or name in args.only]
     here = machine.provenance()
     lines = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
     known = {(a["one"], a["other"]): a for a in lines if a["commit"] == here["commit"] and a["games"] == args.games}
     points: Any = np.zeros((len(names), len(names)))
-    pairs = [(i, j) for i in range(len(names)) for j in range(i)]
+    meetings = [(i, j) for i in range(len(names)) for j in range(i)]
     # neighbours first: what is interrupted says something already
-    for i, j in sorted(pairs, key=lambda pair: pair[0] - pair[1]):
+    for i, j in sorted(meetings, key=lambda pair: pair[0] - pair[1]):
         line = known.get((names[i], names[j]))
         if line is None:
             began = time.process_time()
-            won = match(run.config.rules, all_players[names[i]], all_players[names[j]], args.games)
+            won = match(rules, all_players[names[i]], all_players[names[j]], pairs(rules, args.games))
             line = {
                 "benchmark": "go_elo",
                 "one": names[i],
