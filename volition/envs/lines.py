@@ -6,6 +6,7 @@ import numpy as np
 
 from volition.core.game import Positions
 from volition.core.tree import jit
+from volition.envs.go import next_random
 
 TURN, MOVES, WON, HEAD = 0, 1, 2, 3  # a row: whose turn 1 or 2, moves played, who has won, then the squares
 
@@ -61,6 +62,49 @@ class Line:
         return np.stack([squares == turn, squares == 3 - turn], 1).astype(np.uint8)
 
 
+class LineGames:
+    """A `rollout` for searches: results `[K]` of one random game from each position, for the side to move."""
+
+    def __init__(self, game: Line, seed: int = 0) -> None:
+        self.game = game
+        self.random = np.array([seed * 2 + 0x9E3779B97F4A7C15 & (2**64 - 1) | 1], np.uint64)
+
+    def __call__(self, positions: Positions) -> np.ndarray:
+        results = np.empty(len(positions.rows), np.float32)
+        game = self.game
+        _judge(positions.rows.copy(), self.random, game.height, game.width, game.line, game.fall, results)
+        return results
+
+
+def solve(game: Line) -> tuple[Positions, np.ndarray, np.ndarray]:
+    """Perfect play of a small game: all positions in which it goes on, their values `[K]`, and of each action `[K, A]`.
+
+    Values are 1, 0 or −1 for the side to move; of an action that is not legal it is nan. All positions have to fit
+    into memory: tic-tac-toe has 4,520.
+    """
+    layers = [np.unique(game.start(1).rows, axis=0)]
+    while len(rows := layers[-1]):
+        positions = Positions(rows, np.zeros((len(rows), 0), np.int64))
+        at, actions = np.nonzero(game.legal(positions))
+        after = game.follow(positions, at, actions[:, None], np.ones(len(at), np.int64))
+        layers.append(np.unique(after.rows, axis=0) if len(at) else after.rows)
+    known: dict[bytes, float] = {}
+    found = []
+    for rows in reversed(layers):
+        positions = Positions(rows, np.zeros((len(rows), 0), np.int64))
+        values = game.outcome(positions)
+        each = np.full((len(rows), game.actions), np.nan, np.float32)
+        at, actions = np.nonzero(game.legal(positions))
+        after = game.follow(positions, at, actions[:, None], np.ones(len(at), np.int64))
+        each[at, actions] = [-known[row.tobytes()] for row in after.rows]
+        going = np.isnan(values)
+        values[going] = np.nanmax(each[going], axis=1) if going.any() else 0
+        known |= {row.tobytes(): float(value) for row, value in zip(rows, values, strict=True)}
+        found.append((rows[going], values[going], each[going]))
+    rows, values, each = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Positions(rows, np.zeros((len(rows), 0), np.int64)), values, each
+
+
 TIC_TAC_TOE = Line()
 CONNECT_FOUR = Line(6, 7, 4, fall=True)
 
@@ -87,6 +131,18 @@ def _put(row, action, height, width, line, fall):
                 x += sign * dc
         if count >= line:
             row[WON] = me
+
+
+@jit
+def _judge(rows, random, height, width, line, fall, results):
+    actions = width if fall else height * width
+    for k in range(len(rows)):
+        row, turn = rows[k], rows[k, TURN]
+        while row[WON] == 0 and row[MOVES] < height * width:
+            a = (next_random(random) * actions) >> np.int64(32)
+            if row[HEAD + a] == 0:
+                _put(row, a, height, width, line, fall)
+        results[k] = 0.0 if row[WON] == 0 else 1.0 if row[WON] == turn else -1.0
 
 
 @jit
