@@ -249,6 +249,10 @@ def test_export(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said(capsys, "export runs/toy-tiny-0 out --force")
     (toy / "file").write_text("")
     assert "cannot write to file" in said(capsys, "export runs/toy-tiny-0 file", 2)
+    said(capsys, "export runs/toy-tiny-0 half --half")
+    halves = load_file(toy / "half/policy.safetensors")
+    assert all(torch.equal(halves[name], weights[name].half()) for name in weights)
+    assert "has no 'net'" in said(capsys, "export runs/toy-tiny-0 other --name net", 2)
 
 
 def test_looking_while_it_trains(toy: Path, launch: Launcher, capsys: pytest.CaptureFixture[str]) -> None:

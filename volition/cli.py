@@ -228,16 +228,19 @@ def export(words: list[str]) -> None:
     """Write a run's weights for others."""
     parser = Parser(
         "export",
-        "Write the weights of a run's policy to OUT/policy.safetensors, and its settings to OUT/policy.json.",
+        "Write the weights of a run's policy to OUT/policy.safetensors, and its settings to OUT/policy.json; or of another\n"
+        "network that it trained.",
         "volition export runs/ram-laptop-0 my-ram",
     )
     parser.add_argument("dir", metavar="DIR", type=Path, help="run folder")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write to")
+    parser.add_argument("--name", default="policy", help="which network: value_net of alphago, net of alphazero, …")
+    parser.add_argument("--half", action="store_true", help="in float16, at half the size")
     parser.add_argument("--force", action="store_true", help="replace what is there")
     args = parser.parse_args(words)
     from volition.export import write
 
-    for path in write(args.dir, args.out, args.force):
+    for path in write(args.dir, args.out, args.force, args.name, args.half):
         print(path)
 
 

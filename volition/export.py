@@ -11,23 +11,28 @@ from volition.folder import read_config
 from volition.run import Run
 
 
-def write(folder: Path, out: Path, force: bool = False) -> list[Path]:
-    """Write OUT/policy.safetensors and OUT/policy.json of the run in `folder`; the two paths."""
+def write(folder: Path, out: Path, force: bool = False, name: str = "policy", half: bool = False) -> list[Path]:
+    """Write OUT/NAME.safetensors and OUT/NAME.json of the run in `folder`, with `half` in float16; the two paths.
+
+    `name` is what the recipe tracks: `policy` of most, `value_net` of alphago, `net` of alphazero.
+    """
     run = Run.open(folder, device="cpu")
-    state = run.saved("policy")
-    weights, settings = out / "policy.safetensors", out / "policy.json"
+    state = run.saved(name)
+    weights, settings = out / f"{name}.safetensors", out / f"{name}.json"
     for path in (weights, settings):
         if path.exists() and not force:
             raise VolitionError(f"{path} is there already; give --force to replace it, or another folder")
-    odd = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    odd = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if odd or not state:
-        raise VolitionError(f"the policy in {folder} holds {odd[0] if odd else 'nothing'!r}, not only tensors")
-    about = {name: value for name, value in read_config(folder).items() if name not in ("data", "command")}
+        raise VolitionError(f"the {name} in {folder} holds {odd[0] if odd else 'nothing'!r}, not only tensors")
+    about = {key: value for key, value in read_config(folder).items() if key not in ("data", "command")}
     about |= {"updates": run.step, "trained_on": run.trained_on}
     try:
         out.mkdir(parents=True, exist_ok=True)
         # a copy each: safetensors refuses tensors that share memory
-        tensors = {name: value.clone().contiguous() for name, value in state.items()}
+        tensors = {key: value.clone().contiguous() for key, value in state.items()}
+        if half:
+            tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
         save_file(tensors, weights, metadata={"recipe": run.recipe, "variant": run.variant})
         settings.write_text(json.dumps(about, indent=2) + "\n")
     except Exception as error:  # safetensors wraps a full disk in an error of its own

@@ -1,10 +1,13 @@
 """Positions into networks and out again: planes, symmetries, bfloat16, and a network as a search's `evaluate`."""
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from volition.core.game import Positions
@@ -12,6 +15,7 @@ from volition.envs.go_planes import INVERSE, planes, turn
 from volition.machine import multiplies_bf16
 from volition.nets.board import Pair, PolicyValue
 
+SHIPPED = Path(__file__).parent / "go9" / "value_net.safetensors"
 PLANES = 49  # AlphaGo's, with the player's colour
 
 
@@ -85,3 +89,14 @@ class Pool:
 def make_net(size: int, blocks: int, channels: int, layers: int = 0) -> nn.Module:
     """One residual network with both heads, or with `layers` the paper's plain policy and value networks as one."""
     return Pair(PLANES, size, layers, channels) if layers else PolicyValue(PLANES, blocks, channels)
+
+
+def shipped() -> tuple[nn.Module, dict[str, Any]]:
+    """The network for boards of 9×9 that comes with the package, and the settings it was trained with.
+
+    `volition train alphago --data DIR` made it, and `volition export RUN OUT --name value_net --half` wrote it.
+    """
+    settings = json.loads(SHIPPED.with_suffix(".json").read_text())["config"]
+    net = make_net(settings["size"], settings["blocks"], settings["channels"], settings["layers"])
+    net.load_state_dict(load_file(SHIPPED))
+    return net, settings

@@ -226,7 +226,8 @@ def train(config: Config, run: Run | None = None) -> nn.Module:
     first += config.reinforce.updates
     own = play(config, Stage(run, "games", first), sigma, rho)
     first += chunks(config)
-    return learn_value(config, Stage(run, "value", first), sigma, moves, own)
+    lessons, _ = own.positions(config.value.held, config.value.whole)
+    return learn_value(config, Stage(run, "value", first), sigma, moves, lessons)
 
 
 def imitate(config: Config, run: Stage, moves: Moves) -> nn.Module:
@@ -319,15 +320,14 @@ def play(config: Config, run: Stage, sigma: nn.Module, rho: nn.Module) -> OwnGam
     return own
 
 
-def learn_value(config: Config, run: Stage, sigma: nn.Module, experts: Moves, own: OwnGames) -> nn.Module:
+def learn_value(config: Config, run: Stage, sigma: nn.Module, experts: Moves | None, lessons: Moves) -> nn.Module:
     """Stage 5: minimise (z − v_θ(s))² over positions of different games. (Silver 2016, equation 3)"""
     stage = config.value
     net, optimizer = begin(make_net(**config.net), run, config.supervised.weight_decay, sigma)
-    lessons, _ = own.positions(stage.held, stage.whole)
     for update in run.loop(stage.updates):
         slow(optimizer, update, stage.lr, stage.updates)
         planes, _, won = draw(lessons, stage.batch, run)
-        if stage.policy:
+        if stage.policy and experts is not None:
             more, action, _ = draw(experts, stage.batch, run)
             logits, value = look(net, torch.cat([planes, more]), config.bf16)
             policy_loss, value = F.cross_entropy(logits[stage.batch :], action), value[: stage.batch]
