@@ -228,8 +228,8 @@ def export(words: list[str]) -> None:
     """Write a run's weights for others."""
     parser = Parser(
         "export",
-        "Write the weights of a run's policy to OUT/policy.safetensors, and its settings to OUT/policy.json; or of another\n"
-        "network that it trained.",
+        "Write the weights of a run's policy to OUT/policy.safetensors, and its settings to OUT/policy.json;\n"
+        "or those of another network that it trained.",
         "volition export runs/ram-laptop-0 my-ram",
     )
     parser.add_argument("dir", metavar="DIR", type=Path, help="run folder")
