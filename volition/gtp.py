@@ -12,9 +12,9 @@ from volition.applications._go_player import Player
 from volition.data import sgf
 from volition.envs import go
 from volition.envs.go_game import Go
+from volition.envs.go_render import COLUMNS, text
 from volition.errors import VolitionError
 
-COLUMNS = "ABCDEFGHJKLMNOPQRSTUVWXYZ"
 COLOURS = {"b": go.BLACK, "black": go.BLACK, "w": go.WHITE, "white": go.WHITE}
 
 
@@ -171,14 +171,7 @@ class Engine:
         return ""
 
     def showboard(self, _: list[str]) -> str:
-        size, row = self.player.rules.size, self.player.positions.rows[0]
-        marks = np.array([".", "X", "O"])
-        header = "   " + " ".join(COLUMNS[:size])
-        lines = [header]
-        for r in range(size):
-            colours = [row[go.at((r + 1) * (size + 1) + c + 1, go.COLOUR)] for c in range(size)]
-            lines.append(f"{size - r:2} {' '.join(marks[colours])} {size - r}")
-        return "\n" + "\n".join([*lines, header])
+        return "\n" + text(self.player.positions.rows[0])
 
     def _begin(self, rules: Go) -> None:
         self.player.clear(rules)

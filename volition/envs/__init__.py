@@ -24,3 +24,14 @@ gymnasium.register(
     entry_point="volition.envs.catch:CatchEnv",
     vector_entry_point="volition.envs.catch:CatchVectorEnv",
 )
+gymnasium.register(
+    id="volition/Go-v0",
+    entry_point="volition.envs.go_env:GoEnv",
+    vector_entry_point="volition.envs.go_env:GoVectorEnv",
+)
+gymnasium.register(
+    id="volition/Go5x5-v0",
+    entry_point="volition.envs.go_env:GoEnv",
+    vector_entry_point="volition.envs.go_env:GoVectorEnv",
+    kwargs={"size": 5},
+)
