@@ -170,7 +170,8 @@ def test_the_random_opponent_is_uniform_and_keeps_its_eyes() -> None:
     found = {}
     for ko in ("simple", "positional"):
         rules, positions = board(".XO.. XO.O. .XO.. ..... .....", go.BLACK, Go(5, 0.5, ko))
-        rules.play(positions, np.array([7]))
+        for action in (24, 20, 7):  # the last takes (1, 1)
+            rules.play(positions, np.array([action]))
         positions.rows[0, go.KO] = go.PASS  # so that only the history forbids to take back
         found[ko] = random_actions(rules, positions.take(np.zeros(1_000, np.int64)), np.array([9], np.uint64))
     assert (found["simple"] == 6).any() and not (found["positional"] == 6).any()
