@@ -42,6 +42,10 @@ def test_snapback(ko: str) -> None:
     assert taken(positions) == 1 and positions.rows[0, go.KO] == go.PASS
     put(rules, positions, (0, 0))  # and loses three where it has taken one: no ko, and no board comes back
     assert taken(positions) == 4 and shown(positions) == ["X.X..", "..X..", "XX...", ".....", "....."]
+    # two that have taken one, with one liberty and one stone beside it: still no ko
+    rules, positions = board("..OX. OXX.. OX... ..... .....", B, Go(5, 0.5, ko))
+    put(rules, positions, (0, 0), (0, 1), (0, 0))
+    assert taken(positions) == 3 and shown(positions)[:2] == ["X..X.", "OXX.."]
 
 
 def test_one_stone_takes_four_chains() -> None:
