@@ -188,8 +188,9 @@ class GoVectorEnv(gym.vector.VectorEnv):
             actions = random_actions(self.rules, positions, self.random)
         else:
             assert callable(self.opponent)
+            legal = self.rules.legal(positions)
             actions = _whole(self.opponent(positions), len(index), "the opponent")
-            if not (good := _among(self.rules.legal(positions), actions)).all():
+            if not (good := _among(legal, actions)).all():
                 raise VolitionError(
                     f"Go-v0: the opponent's action {actions[~good][0]} is illegal: let it choose among those that "
                     "Go(…).legal(positions) tells"
