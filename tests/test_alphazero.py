@@ -1,5 +1,6 @@
 """AlphaZero: games seen from all sides, who won, what is remembered, and perfect play of tic-tac-toe."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 pytest.importorskip("numba")
 
 from volition.applications import alphazero
+from volition.applications._actors import actors
 from volition.applications._zero_board import Eye, Net, board
 from volition.core.match import match
 from volition.envs.go_planes import INVERSE
 from volition.envs.lines import CONNECT_FOUR, HEAD, TIC_TAC_TOE, Line, LineGames, solve
+from volition.errors import VolitionError
 
 GAMES = (("tictactoe", 3), ("connect4", 0), ("go", 5))
 
@@ -84,7 +87,9 @@ def test_random_games_end_as_often_as_counted() -> None:
 
 @pytest.mark.parametrize("root", ["gumbel", "puct"])
 def test_who_won_is_told_from_the_view_of_each_position(root) -> None:
-    config = alphazero.Config(game="tictactoe", root=root, simulations=4, considered=4, games=12, blocks=1, channels=4)
+    config = alphazero.Config(
+        game="tictactoe", root=root, simulations=4, considered=4, together=12, games=12, blocks=1, channels=4
+    )
     of, rng = config.board, np.random.default_rng(0)
     eye = Eye(of, Net(of, 1, 4), rng)
     planes, policy, won, moves = alphazero.self_play(config, of, eye, rng)
@@ -97,6 +102,21 @@ def test_who_won_is_told_from_the_view_of_each_position(root) -> None:
         # the last position of a game that was won: the side to move has two of three, and has won
         if seen.sum() == 8 and result != 0:
             assert result == 1 and any(seen[0, list(line)].sum() == 2 for line in lines)
+
+
+def test_the_games_are_the_same_in_other_processes() -> None:
+    config = replace(alphazero.VARIANTS["tiny"], updates=2)
+    alone, others = (alphazero.train(replace(config, workers=workers)) for workers in (0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), others.parameters(), strict=True))
+
+
+def fail(weights, seed):
+    os._exit(3)
+
+
+def test_a_process_that_ends_is_told() -> None:
+    with actors(fail, 1) as play, pytest.raises(VolitionError, match="ended by itself"):
+        play({}, [1])
 
 
 def test_the_oldest_positions_are_forgotten() -> None:
@@ -115,7 +135,7 @@ def test_the_oldest_positions_are_forgotten() -> None:
 
 
 def test_it_learns_tic_tac_toe() -> None:
-    config = replace(alphazero.VARIANTS["tictactoe"], updates=15, steps=20, games=32, simulations=16)
+    config = replace(alphazero.VARIANTS["tictactoe"], updates=10, steps=20, games=32, together=32, simulations=16)
     net = alphazero.train(config)
     of = config.board
     trained = alphazero.perfect(of, 16, Eye(of, net, np.random.default_rng(0)))

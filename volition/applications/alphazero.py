@@ -9,7 +9,8 @@ reward   1 for a game won, −1 for one lost, 0 for a draw, at its end
 target   policy: what the search thinks (visits, or π' of Gumbel's search); value: who won
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from volition.applications._actors import Weights, actors
 from volition.applications._go_net import frozen
 from volition.applications._zero_board import Board, Eye, Net, board
 from volition.core.gumbel import dirichlet, gumbel
@@ -59,7 +61,11 @@ class Config:
     updates: int = 150
     """Updates: as many times games are played and learned from."""
     games: int = 64
-    """Games per update, side by side."""
+    """Games per update …"""
+    together: int = 64
+    """… of which so many are played side by side …"""
+    workers: int = 0
+    """… in this process (0) or as many others; the games are the same."""
     steps: int = 40
     """Gradient steps per update."""
     batch: int = 256
@@ -76,7 +82,22 @@ class Config:
     """Multiply in bfloat16 where the machine can."""
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "channels", "simulations", "considered", "updates", "games", "steps", "batch", "window"):
+        if self.workers < 0 or self.games % max(self.together, 1):
+            raise VolitionError(
+                f"workers is {self.workers}, games {self.games}: 0 or more, and so often {self.together}"
+            )
+        for name in (
+            "together",
+            "blocks",
+            "channels",
+            "simulations",
+            "considered",
+            "updates",
+            "games",
+            "steps",
+            "batch",
+            "window",
+        ):
             if getattr(self, name) < 1:
                 raise VolitionError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if not 0 <= self.share <= 1 or self.noise <= 0:
@@ -89,7 +110,9 @@ class Config:
 
 
 VARIANTS = {
-    "tiny": Config(game="tictactoe", blocks=1, channels=8, simulations=8, updates=3, games=8, steps=2, batch=32),
+    "tiny": Config(
+        game="tictactoe", blocks=1, channels=8, simulations=8, updates=3, games=8, together=4, steps=2, batch=32
+    ),
     "laptop": Config(),
     "connect4-puct": Config(root="puct"),
     "tictactoe": Config(game="tictactoe", considered=9, blocks=2, updates=60, explore=4),
@@ -146,27 +169,42 @@ def train(config: Config, run: Run | None = None) -> nn.Module:
     memory = Memory(of, config.window)
     run.track(net=net, optimizer=optimizer, memory=memory)
     bf16 = config.bf16 and multiplies_bf16(run.device)
-    for update in run.loop(config.updates):
-        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=run.generator, device=run.device)))
-        planes, policy, won, moves = self_play(config, of, Eye(of, frozen(net, config.bf16), rng), rng)
-        memory.add(planes, policy, won)
-        for group in optimizer.param_groups:
-            group["lr"] = cosine(update, config.lr, 0.0, config.updates)
-        for _ in range(config.steps):
-            seen, policy, won = memory.draw(config.batch, rng)
-            codes = rng.choice(of.codes, size=config.batch)
-            inputs = torch.from_numpy(of.turned(seen, codes)).to(run.device).float()
-            targets = torch.from_numpy(of.moved(policy, codes)).to(run.device)
-            with torch.autocast(run.device.type, torch.bfloat16, enabled=bf16):
-                logits, value = net(inputs.contiguous(memory_format=torch.channels_last))
-            policy_loss = -(targets * logits.log_softmax(-1)).sum(-1).mean()
-            value_loss = (value - torch.from_numpy(won).to(run.device)).square().mean()
-            optimizer.zero_grad(set_to_none=True)
-            (policy_loss + value_loss).backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-        run.log(update, policy=policy_loss, value=value_loss, moves=moves, positions=float(len(memory.won)))
+    with actors(partial(games_of, replace(config, workers=0), str(run.device)), config.workers) as play:
+        for update in run.loop(config.updates):
+            rng = np.random.default_rng(int(torch.randint(2**62, (), generator=run.generator, device=run.device)))
+            lessons = play(
+                net.state_dict(), [int(x) for x in rng.integers(2**62, size=config.games // config.together)]
+            )
+            for planes, policy, won, _ in lessons:
+                memory.add(planes, policy, won)
+            moves = float(np.mean([lesson[3] for lesson in lessons]))
+            for group in optimizer.param_groups:
+                group["lr"] = cosine(update, config.lr, 0.0, config.updates)
+            for _ in range(config.steps):
+                seen, policy, won = memory.draw(config.batch, rng)
+                codes = rng.choice(of.codes, size=config.batch)
+                inputs = torch.from_numpy(of.turned(seen, codes)).to(run.device).float()
+                targets = torch.from_numpy(of.moved(policy, codes)).to(run.device)
+                with torch.autocast(run.device.type, torch.bfloat16, enabled=bf16):
+                    logits, value = net(inputs.contiguous(memory_format=torch.channels_last))
+                policy_loss = -(targets * logits.log_softmax(-1)).sum(-1).mean()
+                value_loss = (value - torch.from_numpy(won).to(run.device)).square().mean()
+                optimizer.zero_grad(set_to_none=True)
+                (policy_loss + value_loss).backward()
+                nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                optimizer.step()
+            run.log(update, policy=policy_loss, value=value_loss, moves=moves, positions=float(len(memory.won)))
     return net
+
+
+def games_of(
+    config: Config, device: str, weights: Weights, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """What the network with these weights learns from games of this seed."""
+    of, rng = config.board, np.random.default_rng(seed)
+    net = Net(of, config.blocks, config.channels)
+    net.load_state_dict(weights)
+    return self_play(config, of, Eye(of, frozen(net.to(device), config.bf16), rng), rng)
 
 
 def self_play(
@@ -174,10 +212,10 @@ def self_play(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Games to their end, each move by a search of its own: planes, policies, who won, and moves of a game."""
     game = of.game
-    positions = game.start(config.games)
+    positions = game.start(config.together)
     forest = Forest(game, positions, Search(config.simulations, batch=1), eye)
-    everyone = np.arange(config.games)
-    planes, policies, alive, length = [], [], [], np.zeros(config.games, np.int64)
+    everyone = np.arange(config.together)
+    planes, policies, alive, length = [], [], [], np.zeros(config.together, np.int64)
     while (going := np.isnan(game.outcome(forest.roots))).any():
         if config.root == "gumbel":
             actions, policy = gumbel(forest, config.simulations, config.considered, rng)
