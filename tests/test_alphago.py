@@ -1,0 +1,91 @@
+"""AlphaGo's stages: the pool, the gradient of self-play, and that a value network learns who wins."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("numba")
+
+from volition.applications import alphago
+from volition.applications._go_lessons import OwnGames, value_error
+from volition.applications._go_net import Judge, Pool, frozen, make_net
+from volition.applications._go_training import squared_error
+from volition.envs.go_selfplay import any_move, play_games
+from volition.errors import VolitionError
+from volition.run import Run
+from volition.stage import Stage
+
+TINY = alphago.VARIANTS["tiny"]
+
+
+def test_the_pool_keeps_what_the_weights_were() -> None:
+    net = make_net(5, 1, 4)
+    pool, first = Pool(net), {name: w.clone() for name, w in net.state_dict().items()}
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(1)
+    pool.add(net)
+    again = Pool(net)
+    again.load_state_dict(pool.state_dict())
+    for kept in (pool.weights, again.weights):
+        assert all(torch.equal(kept[0][name], first[name]) for name in first)
+        assert all(torch.equal(kept[1][name], w) for name, w in net.state_dict().items())
+    drawn = [pool.draw(np.random.default_rng(seed)) is pool.weights[0] for seed in range(100)]
+    assert 30 < sum(drawn) < 70
+
+
+def test_half_of_self_play_is_with_either_colour() -> None:
+    # with komi −100 black wins every game: the learner half of them, its own and the pool's moves as likely
+    config = replace(TINY, komi=-100.0, reinforce=replace(TINY.reinforce, updates=2, games=8))
+    run = Run(seed=0, log_every=1)
+    with run:
+        alphago.reinforce(config, Stage(run, "reinforce", 0), make_net(**config.net))
+    assert [row["reinforce_won"] for row in run.history] == [50.0, 50.0]
+
+
+def test_unknown_winners_do_not_count() -> None:
+    value = torch.tensor([0.5, -1.0, 0.0])
+    assert squared_error(value, torch.tensor([1.0, torch.nan, -1.0])).item() == pytest.approx((0.25 + 1.0) / 2)
+    assert squared_error(value, torch.full((3,), torch.nan)).item() == 0.0
+
+
+def test_a_value_network_learns_who_has_more_stones() -> None:
+    config = replace(TINY, value=replace(TINY.value, updates=150, batch=64, lr=5e-3, policy=0.0))
+    own = OwnGames(config.rules)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        games = play_games(config.rules, [any_move], np.zeros((200, config.rules.moves), int), rng)
+        own.add(games, np.full(200, 20))
+    learn, test = own.positions(0.25)
+    torch.manual_seed(0)
+    sigma, memory = make_net(**config.net), Run(seed=0)
+    with memory:
+        net = alphago.learn_value(config, Stage(memory, "value", 0), sigma, None, learn)
+    judge = Judge(frozen(net), 5, seed=None)
+    error = value_error(judge(test.positions(np.arange(len(test)))[0])[1], test.outcome(np.arange(len(test))))
+    assert error["value_mse"] < 0.95 * error["value_mse_constant"]
+
+
+def test_the_papers_networks() -> None:
+    paper = alphago.VARIANTS["paper"]
+    assert (paper.net["layers"], paper.net["channels"], paper.size) == (13, 192, 19)
+    net = make_net(9, 1, 8, layers=4)
+    logits, value = net(torch.zeros(2, 49, 9, 9))
+    assert logits.shape == (2, 82) and value.shape == (2,) and (logits[:, 81] < logits[:, :81].min(1).values).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"reinforce": replace(TINY.reinforce, games=7)}, "reinforce.games is 7"),
+        ({"value": replace(TINY.value, latest=0.0)}, "value.latest"),
+        ({"layers": 2}, "layers is 2"),
+        ({"held": 0.6}, "held is 0.6"),
+        ({"rollout": replace(TINY.rollout, positions=0)}, "rollout.positions is 0"),
+    ],
+)
+def test_settings_that_cannot_be(change, what: str) -> None:
+    with pytest.raises(VolitionError, match=what):
+        replace(TINY, **change)
