@@ -105,6 +105,15 @@ def test_images_are_split_by_class() -> None:
     assert caicedo.wanted(caicedo.VARIANTS["tiny"], images) == "a"
 
 
+def test_the_class_looked_for_comes_first() -> None:
+    objects = [[Box(10.0, 10, 60, 60, 1), Box(10.0, 10, 60, 60, 2)], [Box(10.0, 10, 60, 60, 0)]]
+    images = pack("two", ("a", "b", "c"), tuple("12"), [(100, 100)] * 2, objects, None)
+    first = caicedo.put_first(images, "b")
+    assert first.classes == ("b", "a", "c")
+    assert first.label.tolist() == [[0, 2], [1, -1]]
+    assert caicedo.put_first(images, "a").label.equal(images.label)
+
+
 class Fake(torch.nn.Module):
     """Q that is 1 for every action everywhere, but 2 for the third."""
 
@@ -126,15 +135,17 @@ def test_targets_are_bootstrapped_but_for_the_trigger() -> None:
     class Seen:
         size = SIZE
 
-    config = dataclasses.replace(caicedo.VARIANTS["tiny"], asked=1, gamma=0.5)
+    config = dataclasses.replace(caicedo.VARIANTS["tiny"], asked=1, ask_trigger=False, gamma=0.5)
 
-    def learn(action: int, asked: int = 1) -> tuple[Tensor, Tensor]:
+    def learn(action: int, asked: int = 1, ask_trigger: bool = False) -> tuple[Tensor, Tensor]:
         batch["action"] = torch.tensor([action], dtype=torch.uint8)
         draw = torch.Generator().manual_seed(0)
-        return caicedo.learn(dataclasses.replace(config, asked=asked), Fake(), None, Seen(), batch, draw)  # pyrefly: ignore
+        how = dataclasses.replace(config, asked=asked, ask_trigger=ask_trigger)
+        return caicedo.learn(how, Fake(), None, Seen(), batch, draw)  # pyrefly: ignore
 
     # y: 1 + ½·2 = 2 for the first, −1 + ½·2 = 0 for the seventh, and 3 for the trigger; Q is 1, but 2 for the third
     for action, loss in ((0, 0.5), (2, 0.0), (6, 0.5), (8, 2.0)):
         assert_close(learn(action)[0], torch.tensor(loss))
+    assert_close(learn(0, ask_trigger=True)[0], torch.tensor(0.5 + 2.0))  # the trigger pays 3 here too, and Q is 1
     loss, q = learn(2, 3)
     assert q.shape == (1, 3) and q[0, 0] == 2.0 and loss > 0

@@ -55,29 +55,29 @@ class Config:
     """"scenes" are generated; "voc07" and "voc07+12" are looked for in --data; or the path of your own pictures."""
     label: str = ""
     """Class to look for; without a name the one that most training images show."""
-    train_images: int = 4_000
+    train_images: int = 8_000
     """Images to train on, 0 for all; 0 scenes are 1,000."""
     test_images: int = 1_000
     """Images to test on, 0 for all."""
     weights: str = ""
-    """File of VGG-16's weights; without one a small backbone is trained first, as Fast R-CNN is."""
+    """File of VGG-16's weights; without one a small backbone learns all classes of all training images first."""
     side: int = 250
     """Pixels to which an image's longer side is shrunk for the backbone; 500 for VGG-16."""
     units: int = 256
     """Features of a window; VGG-16's fc6 has 4096."""
     channels: int = 64
     """Channels of the small backbone's maps; its inner layers go with them."""
-    lessons: int = 2_600
+    lessons: int = 6_000
     """Updates of the small backbone, before all else."""
     lesson_images: int = 8
     """Images in each of them."""
     lesson_lr: float = 2e-3
     """Learning rate of these and the next, annealed linearly to 0."""
-    head_lessons: int = 500
+    head_lessons: int = 600
     """Updates of the window's features and of the detector that scores windows; of VGG-16's only the latter."""
     head_windows: int = 32
     """Windows of each of their 32 images."""
-    updates: int = 6_000
+    updates: int = 2_500
     """Updates of Q."""
     num_envs: int = 32
     """Images that the agent searches side by side while it trains."""
@@ -86,7 +86,9 @@ class Config:
     asked: int = 2
     """Actions learned from in each state: the taken one, and others, for what each pays and leads to is known while
     one trains; 1 in the paper."""
-    elsewhere: int = 64
+    ask_trigger: bool = True
+    """What a trigger would pay is learned in every state; in the paper where it was done, which is one in twenty."""
+    elsewhere: int = 128
     """Windows in an update that lie in images without the class, where a trigger pays −3; 0 in the paper."""
     capacity: int = 100_000
     """Transitions that the replay remembers."""
@@ -108,12 +110,12 @@ class Config:
     """Share of the actions at random that are drawn among those that pay (section 4.2)."""
     hidden: tuple[int, ...] = (512, 256)
     """Units of Q's hidden layers; 1024, 1024 in the paper, with dropout."""
-    context: tuple[float, ...] = (1.5,)
+    context: tuple[float, ...] = (1.0, 1.5)
     """The state holds the features of the window so many times as wide and high; 1.17 is the paper's 16 pixels."""
     place: bool = True
     """The state holds the window's corners too; in the paper the history alone tells them."""
-    own_head: bool = True
-    """Q's features of a window begin as the detector's and learn on; in the paper they stay as they are."""
+    own_head: bool = False
+    """Q's features of a window begin as the detector's and learn on; in the paper, and here, they stay as they are."""
     regions: int = 200
     """Windows attended in an image at test time (section 5)."""
     bf16: bool = True
@@ -156,7 +158,7 @@ VARIANTS = {
     "voc": Config(
         images="voc07+12", label="aeroplane", train_images=0, test_images=0, weights="vgg16.safetensors", side=500,
         units=4096, updates=150_000, num_envs=1, asked=1, elsewhere=0, batch=100, gamma=0.9, lr=1e-4,
-        hidden=(1024, 1024), context=(7 / 6,), place=False, own_head=False,
+        hidden=(1024, 1024), context=(7 / 6,), place=False, ask_trigger=False,
     ),
 }  # fmt: skip
 PAPER = {
@@ -175,8 +177,10 @@ def train(config: Config, run: Run | None = None) -> TriggerAgent:
     run = run or Run()
     images = load_images(config, run, "train")
     run.dataset = images.name
-    own = split_by(images, wanted(config, images))
-    agent = make_agent(config).to(run.device)
+    label = wanted(config, images)
+    # VGG-16 has nothing to learn from other images, whose maps would fill the memory
+    own = split_by(images, label) if config.weights else put_first(images, label)
+    agent = make_agent(config, len(own.classes)).to(run.device)
     target = copy.deepcopy(agent.net).requires_grad_(False)
     flat, still = Flat(agent.net), Flat(target)
     optimizer = FlatAdam(flat, config.lr)
@@ -262,7 +266,10 @@ def learn(
     batch: dict[str, Tensor],
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """½(r + γ max Q⁻(s',·) − Q(s,a))² and Q(s,a) of the actions taken and of others; a trigger ends an episode."""
+    """½(r + γ max Q⁻(s',·) − Q(s,a))² and Q(s,a) of the actions taken and of others; a trigger ends an episode.
+
+    With `ask_trigger` the same for the trigger in all states, with as much weight as the others together.
+    """
     image, window, history = batch["image"].long(), batch["window"].float(), batch["history"]
     q = agent.values(seen, image, window, history)
     with torch.no_grad():
@@ -274,8 +281,11 @@ def learn(
         past = remember(history[row], action[goes_on])
         following[goes_on] = agent.values(seen, image[row], after[row, action[goes_on]], past, target)
         y = q_target(batch["reward"].float().gather(1, action), config.gamma * goes_on, following)
-    q = q.gather(1, action)
-    return squared(q - y).mean(), q.detach()
+    trigger, q = q[:, TRIGGER], q.gather(1, action)
+    loss = squared(q - y).mean()
+    if config.ask_trigger:
+        loss = loss + squared(trigger - batch["reward"][:, TRIGGER].float()).mean()
+    return loss, q.detach()
 
 
 def nowhere(
@@ -295,13 +305,13 @@ def nowhere(
     return few / config.batch * squared(q[:, TRIGGER] + 3).mean()
 
 
-def make_agent(config: Config) -> TriggerAgent:
-    """Fresh weights, but for those of VGG-16; the detector knows the class and that there are others."""
+def make_agent(config: Config, classes: int) -> TriggerAgent:
+    """Fresh weights, but for those of VGG-16."""
     if config.weights:
-        sight = Sight(*load_vgg16(Path(config.weights)), 2)
+        sight = Sight(*load_vgg16(Path(config.weights)), classes)
     else:
         backbone = SmallBackbone(config.channels, max(config.channels // 4, 1))
-        sight = Sight(backbone, RegionHead(backbone.channels, config.units), 2)
+        sight = Sight(backbone, RegionHead(backbone.channels, config.units), classes)
     return TriggerAgent(sight, config.hidden, config.context, config.place, config.own_head)
 
 
@@ -309,6 +319,14 @@ def load_images(config: Config, run: Run, split: str) -> BoxedImages:
     """The images of the settings; with `validation` the last train images take the place of the test set."""
     count = config.train_images if split == "train" or config.validation else config.test_images
     return box_data.load(config.images, run.data, split, count, validation=config.validation)
+
+
+def put_first(images: BoxedImages, label: str) -> BoxedImages:
+    """The same with `label` as class 0, in the place of what was."""
+    old, classes = images.classes.index(label), list(images.classes)
+    classes[0], classes[old] = classes[old], classes[0]
+    kind = torch.where(images.label == old, 0, torch.where(images.label == 0, old, images.label))
+    return replace(images, classes=tuple(classes), label=kind)
 
 
 def one_of_two(images: BoxedImages, label: str) -> BoxedImages:
@@ -403,7 +421,8 @@ def trained(config: Config, run: Run) -> tuple[TriggerAgent, BoxedImages]:
     """The trained agent, and test images of which class 0 is the one that it looks for."""
     images = load_images(config, run, "test")
     run.dataset = images.name
-    label = config.label or wanted(config, load_images(config, run, "train"))
-    agent = make_agent(config).to(run.device)
+    taught = load_images(config, run, "train")
+    label = wanted(config, taught)
+    agent = make_agent(config, 2 if config.weights else len(taught.classes)).to(run.device)
     run.track(policy=agent)
     return agent.eval(), one_of_two(images, label)
