@@ -2,15 +2,18 @@
 
 import dataclasses
 
+import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 from volition.applications import caicedo
+from volition.applications._tree_lessons import lesson_windows
+from volition.applications._tree_sight import Canvas, Maps, Seen
 from volition.applications._trigger_scores import effort, fixed, precision, reached
 from volition.applications._trigger_search import MEMORY, PATIENCE, TRIGGER, Oracle, Trail, crossed, search, starts
 from volition.core.windows import CAICEDO, iou, transform
-from volition.data.boxes import Box, pack
+from volition.data.boxes import Box, BoxedImages, pack
 
 SIZE = torch.tensor([[200, 100], [80, 120]])
 
@@ -149,3 +152,36 @@ def test_targets_are_bootstrapped_but_for_the_trigger() -> None:
     assert_close(learn(0, ask_trigger=True)[0], torch.tensor(0.5 + 2.0))  # the trigger pays 3 here too, and Q is 1
     loss, q = learn(2, 3)
     assert q.shape == (1, 3) and q[0, 0] == 2.0 and loss > 0
+
+
+def easy(count: int, seed: int) -> BoxedImages:
+    """Pictures of 64×64 with a plain rectangle each on dark grain: red ones are of class "red", blue ones "blue"."""
+    draw = torch.Generator().manual_seed(seed)
+    low = torch.randint(0, 30, (count, 2), generator=draw)
+    high = low + torch.randint(16, 35, (count, 2), generator=draw)
+    kind = torch.randint(2, (count,), generator=draw).tolist()
+    grain = torch.randint(60, (count, 3, 64, 64), generator=draw, dtype=torch.uint8)
+    boxes = [Box(*a, *b, k) for a, b, k in zip(low.tolist(), high.tolist(), kind, strict=True)]
+    for picture, (x1, y1, x2, y2), k in zip(grain, torch.cat([low, high], 1).tolist(), kind, strict=True):
+        picture[2 * k, y1:y2, x1:x2] = 220
+    ids = [str(i) for i in range(count)]
+    return pack("easy", ("red", "blue"), ids, [(64, 64)] * count, [[box] for box in boxes], grain.__getitem__)
+
+
+def test_where_to_trigger_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On new pictures Q of the trigger ranks windows of IoU ≥ 0.6 above others, those around the other class too."""
+    monkeypatch.setattr(caicedo, "load_images", lambda config, run, split: easy(200, 0))
+    config = dataclasses.replace(
+        caicedo.VARIANTS["tiny"], label="red", side=64, channels=8, units=32, lessons=60, head_lessons=60,
+        lesson_images=8, head_windows=16, updates=300, num_envs=16, steps=20, capacity=4_000, batch=64,
+        learning_starts=500, elsewhere=32, hidden=(64,), lr=3e-3,
+    )  # fmt: skip
+    agent, images = caicedo.train(config), easy(100, 1)
+    seen = Seen(agent.sight, Maps(agent.sight, Canvas(images, 64), torch.device("cpu"), False))
+    window = lesson_windows(images.boxes, images.count, images.size, 32, torch.Generator().manual_seed(0))
+    image = torch.arange(100).repeat_interleave(32)
+    with torch.no_grad():
+        q = agent.values(seen, image, window.flatten(0, 1), torch.zeros(3200, MEMORY, dtype=torch.int8))[:, TRIGGER]
+    right = (iou(window, images.boxes * (images.label == 0).unsqueeze(-1)) >= 0.6).any(-1).flatten()
+    above = (q[right].unsqueeze(1) > q[~right]).double().mean()
+    assert above > 0.9
