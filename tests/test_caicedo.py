@@ -161,9 +161,10 @@ def easy(count: int, seed: int) -> BoxedImages:
     high = low + torch.randint(16, 35, (count, 2), generator=draw)
     kind = torch.randint(2, (count,), generator=draw).tolist()
     grain = torch.randint(60, (count, 3, 64, 64), generator=draw, dtype=torch.uint8)
-    boxes = [Box(*a, *b, k) for a, b, k in zip(low.tolist(), high.tolist(), kind, strict=True)]
+    boxes = []
     for picture, (x1, y1, x2, y2), k in zip(grain, torch.cat([low, high], 1).tolist(), kind, strict=True):
         picture[2 * k, y1:y2, x1:x2] = 220
+        boxes.append(Box(x1, y1, x2, y2, k))
     ids = [str(i) for i in range(count)]
     return pack("easy", ("red", "blue"), ids, [(64, 64)] * count, [[box] for box in boxes], grain.__getitem__)
 
