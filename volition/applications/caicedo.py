@@ -176,8 +176,8 @@ def train(config: Config, run: Run | None = None) -> TriggerAgent:
     """The backbone's lessons; then features of the images that matter, once; then Q-learning."""
     run = run or Run()
     images = load_images(config, run, "train")
-    run.dataset = images.name
     label = wanted(config, images)
+    run.dataset = f"{images.name}, {label}"
     # VGG-16 has nothing to learn from other images, whose maps would fill the memory
     own = split_by(images, label) if config.weights else put_first(images, label)
     agent = make_agent(config, len(own.classes)).to(run.device)
@@ -420,9 +420,9 @@ def watch(config: Config, run: Run) -> list[Path]:
 def trained(config: Config, run: Run) -> tuple[TriggerAgent, BoxedImages]:
     """The trained agent, and test images of which class 0 is the one that it looks for."""
     images = load_images(config, run, "test")
-    run.dataset = images.name
     taught = load_images(config, run, "train")
     label = wanted(config, taught)
+    run.dataset = f"{images.name}, {label}"
     agent = make_agent(config, 2 if config.weights else len(taught.classes)).to(run.device)
     run.track(policy=agent)
     return agent.eval(), one_of_two(images, label)
