@@ -52,7 +52,7 @@ def examples(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Planes `[K, C, N, N]`, actions `[K]` and who won `[K]` of moves on boards turned `[K]`."""
     positions, action = moves.positions(index)
-    planes = batch_of(positions, turned, device).contiguous(memory_format=torch.channels_last)
+    planes = batch_of(positions, turned, device)
     action = symmetries(moves.rules.size)[turned, action]
     won = torch.from_numpy(moves.outcome(index))
     return planes, torch.from_numpy(action).to(device), won.to(device)
