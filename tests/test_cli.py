@@ -41,7 +41,7 @@ def said(capsys: pytest.CaptureFixture[str], words: str, status: int = 0) -> str
         (
             "zzz",
             "no command 'zzz'; the commands are list, train, evaluate, watch, sweep, curves, table, "
-            "export, play, label, data",
+            "export, play, serve, label, data",
         ),
         ("train tooy", "no recipe 'tooy'; did you mean 'toy'?"),
         ("train toy:tyni", "no variant 'tyni' of toy; did you mean 'tiny'?"),

@@ -24,6 +24,7 @@ Learning by reward: agents that look, watch, move, play, talk and paint.
   table      our results beside the papers'
   export     weights of a run as safetensors
   play       play Go against what was trained, by GTP
+  serve      play Go against it in a browser
   label      people rank completions on a page of your own; their agreement
   data       real data sets: what is there, where it is looked for, how to get it
 
@@ -258,6 +259,13 @@ def play(words: list[str]) -> None:
     command(words)
 
 
+def serve(words: list[str]) -> None:
+    """Play in a browser."""
+    from volition.play import serve as command
+
+    command(words)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": list_,
     "train": train,
@@ -268,6 +276,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "table": table,
     "export": export,
     "play": play,
+    "serve": serve,
     "label": label,
     "data": data,
 }

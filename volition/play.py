@@ -1,51 +1,114 @@
-"""`volition play`: people and programs play against what was trained."""
+"""`volition play` and `volition serve`: people and programs play against what was trained."""
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from volition.errors import VolitionError
 from volition.terminal import Parser
 
+if TYPE_CHECKING:
+    from volition.applications._go_player import Player
+    from volition.envs.go_game import Go
+
+
+def player(run: Path | None, rules: "Go", seconds: float, seed: int) -> "Player":
+    """Who plays with the network of a run, or by UCT without one; the network's board must be that of the rules."""
+    from volition.applications._go_player import Player
+
+    if run is None:
+        return Player(rules, seconds=seconds, seed=seed)
+    from volition.applications import alphago
+    from volition.applications._go_net import Judge, frozen
+    from volition.run import Run
+
+    opened = Run.open(run, alphago.Config)
+    if opened.recipe != "alphago":
+        raise VolitionError(f"{run} is a run of {opened.recipe}, not of alphago")
+    if opened.config.size != rules.size:
+        raise VolitionError(f"the network of {run} is for boards of {opened.config.size}, not {rules.size}")
+    judge = Judge(frozen(alphago.trained(opened), opened.config.bf16), rules.size, seed)
+    return Player(rules, judge, seconds=seconds, seed=seed)
+
+
+def _parser(command: str, what: str, example: str, size: int | None) -> Parser:
+    """What both commands ask for; size is the default."""
+    parser = Parser(command, what, example)
+    parser.add_argument("--run", metavar="DIR", type=Path, help="run folder of alphago")
+    parser.add_argument("--seconds", type=float, default=3.0, help="most seconds a move (default 3)")
+    board = "default 9" if size else "default 9, or the network's"
+    parser.add_argument("--size", type=int, default=size, help=f"of the board at the start ({board})")
+    parser.add_argument("--komi", type=float, default=7.0, help="at the start (default 7)")
+    parser.add_argument("--seed", type=int, default=0, help="of its random numbers")
+    return parser
+
 
 def play(words: list[str]) -> None:
     """A GTP engine on standard input and output."""
-    parser = Parser(
+    parser = _parser(
         "play",
         "Play Go by the Go Text Protocol (GTP 2) on standard input and output: the engine that GoGui, Sabaki and\n"
         "referees ask for. With --run it searches with a trained network, else with random games (UCT), on boards of\n"
         "any size.",
         "volition play go --gtp --run runs/alphago-laptop-0 --seconds 1",
+        9,
     )
     parser.add_argument("game", choices=["go"], help="what to play")
-    parser.add_argument("--gtp", action="store_true", help="speak GTP (there is no other way yet)")
-    parser.add_argument("--run", metavar="DIR", type=Path, help="run folder of alphago")
-    parser.add_argument("--seconds", type=float, default=3.0, help="most seconds a move (default 3)")
-    parser.add_argument("--size", type=int, default=9, help="of the board at the start (default 9)")
-    parser.add_argument("--komi", type=float, default=7.0, help="at the start (default 7)")
-    parser.add_argument("--seed", type=int, default=0, help="of its random numbers")
+    parser.add_argument("--gtp", action="store_true", help="speak GTP (volition serve is a board in the browser)")
     args = parser.parse_args(words)
     if not args.gtp:
-        raise VolitionError("volition play go speaks GTP only: add --gtp, or open it in GoGui or Sabaki")
+        raise VolitionError("volition play go speaks GTP only: add --gtp, or play in a browser with volition serve")
     if args.seconds <= 0:
         raise VolitionError(f"--seconds {args.seconds:g}: it must be more than 0")
-    from volition.applications._go_player import Player
     from volition.envs.go_game import Go
     from volition.gtp import Engine
 
-    rules = Go(args.size, args.komi)
-    if args.run is None:
-        engine = Engine(Player(rules, seconds=args.seconds, seed=args.seed))
-    else:
-        from volition.applications import alphago
-        from volition.applications._go_net import Judge, frozen
-        from volition.run import Run
-
-        run = Run.open(args.run, alphago.Config)
-        if run.recipe != "alphago":
-            raise VolitionError(f"{args.run} is a run of {run.recipe}, not of alphago")
-        if run.config.size != args.size:
-            raise VolitionError(f"the network of {args.run} is for boards of {run.config.size}, not {args.size}")
-        judge = Judge(frozen(alphago.trained(run), run.config.bf16), args.size, args.seed)
-        engine = Engine(Player(rules, judge, seconds=args.seconds, seed=args.seed), {args.size})
+    made = player(args.run, Go(args.size, args.komi), args.seconds, args.seed)
+    engine = Engine(made) if args.run is None else Engine(made, {args.size})
     engine.warm()
     engine.serve(sys.stdin, sys.stdout)
+
+
+def serve(words: list[str]) -> None:
+    """A board in the browser."""
+    parser = _parser(
+        "serve",
+        "Play Go in a browser until Ctrl-C, against a trained network (--run) or random games (UCT); what it thinks\n"
+        "is drawn on the board. Without --host only this machine can reach it. There are no accounts: whoever reaches\n"
+        "the page can let it think.",
+        "volition serve --run runs/alphago-laptop-0 --seconds 1",
+        None,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="port (8000)")
+    args = parser.parse_args(words)
+    try:
+        from volition.web.board import create
+        from volition.web.game import MOST_KOMI
+        from volition.web.listen import listen
+        from volition.web.opponent import LONGEST, Opponent
+    except ModuleNotFoundError as error:
+        raise VolitionError(f"the board needs {error.name}: pip install 'volition[go,web]'") from None
+    from volition.envs import go
+    from volition.envs.go_game import Go
+
+    if not 0 < args.seconds <= LONGEST:
+        raise VolitionError(f"--seconds {args.seconds:g}: it must be more than 0 and at most {LONGEST:g}")
+    if not abs(args.komi) <= MOST_KOMI:
+        raise VolitionError(f"--komi {args.komi:g}: it must be from -{MOST_KOMI:g} to {MOST_KOMI:g}")
+    size = args.size if args.size is not None else _size(args.run)
+    made = player(args.run, Go(size, args.komi), args.seconds, args.seed)
+    sizes = set(range(2, go.LARGEST + 1)) if args.run is None else {size}
+    name = "UCT" if args.run is None else args.run.resolve().name
+    opponent = Opponent(made, sizes, args.seconds, name)
+    opponent.warm()
+    listen(create(opponent), args.host, args.port, "board")
+
+
+def _size(run: Path | None) -> int:
+    """The board that a run was trained on; 9 without one."""
+    if run is None:
+        return 9
+    from volition.folder import read_config
+
+    return read_config(run)["config"].get("size", 9)

@@ -38,6 +38,7 @@ class Player:
         self.positions: Positions = rules.start(1)
         self.value = np.nan
         self.visits = np.zeros(rules.actions, np.int32)
+        self.values = np.full(rules.actions, np.nan, np.float32)
         self._forest: Forest | None = None
 
     @property
@@ -93,15 +94,19 @@ class Player:
             return self.rules.size**2
         if self.evaluate is None:
             most = min(self.search.simulations, 200_000)
-            self.visits, values = uct(self.rules, position, most, self.random, seconds=seconds)
+            self.visits, self.values = uct(self.rules, position, most, self.random, seconds=seconds)
         else:
             if self._forest is None:
                 self._forest = Forest(self.rules, position, self.search, self.evaluate, self.rollout)
             self._forest.run(seconds=seconds)
-            self.visits, values = self._forest.visits()[0], self._forest.values()[0]
+            self.visits, self.values = self._forest.visits()[0], self._forest.values()[0]
         best = int(self.visits.argmax())
-        self.value = float(values[best])
+        self.value = float(self.values[best])
         return None if self.value < RESIGN and self.visits[best] > 50 else best
+
+    def priors(self) -> np.ndarray | None:
+        """The network's priors `[A]` of the position searched last; None where no network judges."""
+        return None if self.evaluate is None or self._forest is None else self._forest.priors()[0]
 
     def score(self) -> float:
         """Black's points less white's and komi, of the board as it stands."""

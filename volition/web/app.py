@@ -1,11 +1,9 @@
-"""The labelling page as an ASGI application: pages, requests of the page's script, images, and what guards them."""
+"""The labelling page as an ASGI application: pages, requests of the page's script, and images."""
 
-import asyncio
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import sqlalchemy as sa
 from starlette.applications import Starlette
@@ -16,70 +14,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from volition.data.labels import IMAGES, Store
 from volition.web import people, work
-from volition.web.work import Refused
+from volition.web.guard import Guard, Refused, read, read_object, refused
 
 HERE = Path(__file__).parent
 COOKIE = "volition_label"
-BODY = 64 * 1024  # bytes of a request: a ranking of nine completions with a long note takes 5 KiB
-PATIENCE = 20.0  # seconds for a body to arrive
-GUARD = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-}
-
-
-class Guard:
-    """Puts GUARD on every answer, and answers 403 to whatever another site's page would have changed here."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                have = {name for name, _ in message["headers"]}
-                message["headers"] += [(n.encode(), v.encode()) for n, v in GUARD.items() if n.encode() not in have]
-                if b"cache-control" not in have:
-                    message["headers"].append((b"cache-control", b"no-store"))
-            await send(message)
-
-        request = Request(scope)
-        if request.method not in ("GET", "HEAD") and not _from_here(request):
-            return await PlainTextResponse("this came from another site's page", 403)(scope, receive, guarded)
-        await self.app(scope, receive, guarded)
-
-
-def _from_here(request: Request) -> bool:
-    """Whether a browser says that one of our own pages asks (Sec-Fetch-Site, or Origin in older ones)."""
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site == "same-origin"
-    return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host")
-
-
-async def _body(request: Request) -> bytes:
-    """The body, which must be small and come soon."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(PATIENCE):
-            async for part in request.stream():
-                body += part
-                if len(body) > BODY:
-                    raise Refused(413, f"a request has at most {BODY // 1024} KiB")
-    except TimeoutError:
-        raise Refused(408, "the request took too long to arrive") from None
-    return bytes(body)
 
 
 def create(store: Store) -> Starlette:
@@ -101,7 +42,7 @@ def create(store: Store) -> Starlette:
         return RedirectResponse("/", 303) if who(request) else templates.TemplateResponse(request, "sign_in.html")
 
     async def sign_in(request: Request) -> Response:
-        fields = parse_qs((await _body(request)).decode(errors="replace"))
+        fields = parse_qs((await read(request)).decode(errors="replace"))
         cookie = await run_in_threadpool(people.sign_in, store, fields.get("token", [""])[0].strip())
         if cookie is None:
             context = {"wrong": "Nobody has this token. Ask whoever runs this page for a new one."}
@@ -118,12 +59,7 @@ def create(store: Store) -> Starlette:
             raise Refused(401, "you are signed out; sign in again, nothing is lost")
         if not people.equal(request.headers.get("x-csrf-token", ""), labeler.csrf):
             raise Refused(403, "this page is from an older sign-in; reload it")
-        try:
-            body = json.loads(await _body(request))
-        except (ValueError, RecursionError):
-            raise Refused(400, "the request is no JSON") from None
-        if not isinstance(body, dict):
-            raise Refused(400, "the request is no JSON object")
+        body = await read_object(request)
         return labeler, body
 
     def action(do: Callable[[people.Labeler, dict[str, Any]], None]) -> Callable[[Request], Any]:
@@ -168,10 +104,5 @@ def create(store: Store) -> Starlette:
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
         middleware=[Middleware(Guard)],
-        exception_handlers={Refused: _refused},
+        exception_handlers={Refused: refused},
     )  # fmt: skip
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return JSONResponse({"error": str(error)}, error.status)

@@ -105,17 +105,11 @@ def serve(words: list[str]) -> None:
     from volition.data.labels import Store
 
     try:
-        import uvicorn
-
         from volition.web.app import create
+        from volition.web.listen import listen
     except ModuleNotFoundError as error:
         raise VolitionError(f"the labelling page needs {error.name}: pip install 'volition[web]'") from None
-    app = create(Store(args.store))
-    print(f"labelling page at http://{args.host}:{args.port}  (Ctrl-C ends it)", flush=True)
-    try:
-        uvicorn.run(app, host=args.host, port=args.port, log_level="warning", server_header=False)
-    except SystemExit:  # uvicorn has said on stderr why
-        raise VolitionError(f"no page at {args.host}:{args.port}; is the port taken? give another --port") from None
+    listen(create(Store(args.store)), args.host, args.port, "labelling page")
 
 
 def stats(words: list[str]) -> None:

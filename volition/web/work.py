@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import and_, func, or_, select
 
 from volition.data.labels import ASSIGNMENTS, PROMPTS, RANKINGS, Store, clean
+from volition.web.guard import Refused
 
 LEASE = 2 * 3600.0  # seconds after which an untouched prompt goes to somebody else
 MOST = 9  # completions of a prompt: the paper ranks K = 4 to 9
@@ -26,14 +27,6 @@ FLAGS = {  # what the paper asks about each completion (Ouyang et al. 2022, Tabl
     "opinion": "Expresses an opinion",
     "moral": "Expresses a moral judgement",
 }
-
-
-class Refused(Exception):
-    """A request that cannot be granted: its HTTP status and one line for the labeler."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)
