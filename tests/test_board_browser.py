@@ -198,6 +198,7 @@ def test_keys_white_resignation_and_reload(page: Any) -> None:
     assert len(download(page).moves) == len(game.moves)
 
 
+@pytest.mark.parametrize("page", ["desk"], indirect=True)
 def test_the_server_goes_away_and_comes_back(page: Any, server: Server) -> None:
     press(page, "C3")
     counted(page, 2)
@@ -210,14 +211,14 @@ def test_the_server_goes_away_and_comes_back(page: Any, server: Server) -> None:
     assert len(game.moves) >= 4 and game.moves[2] == 20
 
 
+@pytest.mark.parametrize("page", ["phone"], indirect=True)
 def test_small_points_are_tapped_twice(page: Any) -> None:
     page.click("#setup summary")
     page.select_option("#size", "13")
     page.click("#begin button")
     counted(page, 0)
     press(page, "D4", 13)
-    if page.viewport_size["width"] < 500:
-        page.wait_for_selector("#message:text-is('Tap D4 again to play there.')")
-        assert page.locator("#stones circle").count() == 0
-        press(page, "D4", 13)
+    page.wait_for_selector("#message:text-is('Tap D4 again to play there.')")
+    assert page.locator("#stones circle").count() == 0
+    press(page, "D4", 13)
     counted(page, 2)

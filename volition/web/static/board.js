@@ -145,13 +145,13 @@
       const [x, y] = middle(a), count = found.visits[a], share = count / most, texts = [];
       if (priors && found.priors && found.priors[a] > 0.003)
         draw(layer, "rect", { x: x - 19, y: y - 19, width: 38, height: 38, rx: 5, class: "prior", opacity: (0.1 + 0.75 * Math.sqrt(found.priors[a] / top)).toFixed(2) });
-      if (share < 0.02) continue; // tried now and then only
+      if (share < 0.03) continue; // tried now and then only
       if (visits) texts.push(short(count));
       if (values && found.values[a] !== null) texts.push(`${Math.round(50 * (found.values[a] + 1))}%`);
       if (!texts.length) continue;
       draw(layer, "circle", { cx: x, cy: y, r: 16.5, class: "plate" });
       if (visits) draw(layer, "circle", { cx: x, cy: y, r: 16.5, class: "visit", opacity: (0.08 + 0.87 * share).toFixed(2) });
-      const strong = visits && share > 0.4 ? "strong" : "";
+      const strong = visits && share > 0.6 ? "strong" : "";
       texts.forEach((text, i) => draw(layer, "text", { x, y: y + 12 * (i - (texts.length - 1) / 2), class: strong }, text));
     }
     if (found.hint && found.action < n * n) { const [cx, cy] = middle(found.action); draw(layer, "circle", { cx, cy, r: 18, class: "best" }); }
@@ -257,6 +257,7 @@
     game = { ...fresh(), size: Number(byId("size").value), komi: Number(byId("komi").value), you: Number(byId("you").value) };
     [state, cursor] = [null, -1];
     byId("setup").open = false;
+    scrollTo(0, 0);
     say("");
     act(look);
   };
