@@ -87,7 +87,8 @@ def one_game(player: Player, rules: Go, level: int, seed: int, colour: int, poli
         said = foe.ask("final_score")
         counted = 0.0 if said == "0" else sign * (1 if said[0] == "B" else -1) * float(said[2:])
     foe.ask("quit")
-    return {"counted": counted, "board": board, "moves": len(player.played), "seconds": spent / max(mine, 1)}
+    seconds = spent / max(mine, 1)
+    return {"counted": counted, "board": board, "moves": len(player.played), "seconds": seconds, "ended": not resigned}
 
 
 def best_of_policy(player: Player) -> int:
@@ -139,6 +140,9 @@ def main() -> None:
         "percent": 100 * won / len(games),
         "interval": [low, high],
         "wins_as_board_stands": sum(game["board"] > 0 for game in games),
+        "counts_disagree": sum(
+            bool(np.sign(game["counted"]) != np.sign(game["board"])) for game in games if game["ended"]
+        ),
         "seconds_a_move": float(np.mean([game["seconds"] for game in games])),
         "moves": float(np.mean([game["moves"] for game in games])),
         **machine.provenance(),

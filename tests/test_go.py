@@ -12,7 +12,7 @@ from volition.data.go_games import load
 from volition.envs import go
 from volition.envs.go_game import KO, Go
 from volition.envs.go_replay import replay
-from volition.envs.go_uct import RandomGames, sensible, uct
+from volition.envs.go_uct import RandomGames, Uct, sensible, uct
 from volition.errors import VolitionError
 
 B, W = go.BLACK, go.WHITE
@@ -347,6 +347,52 @@ def test_uct_finds_what_takes_and_passes_when_that_wins() -> None:
     mask = np.empty(26, np.bool_)
     sensible(positions.rows[0], positions.history[0, :1], go.POSITIONAL, mask)
     assert not mask[6] and mask[25] and mask[15]
+
+
+def test_uct_goes_on_and_keeps_what_it_knows() -> None:
+    rules, random = Go(5, 0.5), np.array([1], np.uint64)
+    tree = Uct(rules, rules.start(1), 600, random)
+    tree.run(200)
+    assert tree.root_visits()[0] == 200
+    tree.run()
+    visits, best = tree.visits()[0], int(tree.visits()[0].argmax())
+    assert visits.sum() == 600 and np.isfinite(tree.values()[0, best])
+    assert tree.priors()[0].sum() == pytest.approx(1.0) and tree.priors()[0, 25] == 0
+    line = tree.line(best)
+    tree.play(line[:1])
+    assert 0 < tree.root_visits()[0] < visits[best] and tree.visits()[0].argmax() == line[1]
+    tree.run()
+    assert tree.root_visits()[0] == 600 and tree.visits()[0, best] == 0
+    tree.restart(rules.start(1))
+    assert tree.root_visits()[0] == 0 and tree.line(best).tolist() == []
+    tree.run(50)
+    assert tree.root_visits()[0] == 50
+    ended = rules.start(1)
+    for _ in range(2):
+        rules.play(ended, np.array([25]))
+    tree.restart(ended)
+    tree.run(seconds=1e9)  # comes back, though nothing can be searched
+    assert tree.root_visits()[0] == 0
+
+
+def test_stones_set_up_are_as_if_played_but_for_the_numbers_of_moves() -> None:
+    rules = Go(5, 0.5)
+    laid = rules.laid([0, 6, 12], [1, 7], W)
+    check_slow = Slow(5, "positional")
+    check_slow.stones = {divmod(a, 5): B for a in (0, 6, 12)} | {divmod(a, 5): W for a in (1, 7)}
+    check_slow.turn, check_slow.boards = W, [check_slow.key(check_slow.stones, W)]
+    check(check_slow, rules, laid)
+    row = laid.rows[0]
+    assert [row[i] for i in (go.MOVES, go.LAST, go.BEFORE, go.TAKEN)] == [0, 0, 0, 0]
+    assert all(row[go.at(at(5, *p), go.AGE)] == 0 for p in check_slow.stones)
+    # boards that lay there may not come back: black takes a ko, and white's answer would make the first one again
+    rules = Go(5, 0.5)
+    ko = rules.laid([1, 5, 11], [2, 6, 8, 12], B)
+    put(rules, ko, (1, 2))
+    assert ko.rows[0, go.TAKEN] == 1 and not legal(rules, ko, 1, 1)
+    for black, white in (([0, 0], []), ([0], [0]), ([25], []), ([1, 5], [0]), ([0, 2, 6], [1])):
+        with pytest.raises(VolitionError, match="liberty"):
+            rules.laid(black, white)
 
 
 def test_bad_rules() -> None:

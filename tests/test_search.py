@@ -7,7 +7,7 @@ pytest.importorskip("numba")
 
 from volition.core.game import Positions
 from volition.core.search import Forest, Search, even
-from volition.core.tree import LEAF, Rule, back_out, choose, descend, edge_value, grow, keep, note, plant
+from volition.core.tree import LEAF, Rule, back_out, choose, descend, edge_value, grow, keep, note, plant, principal
 from volition.envs.lines import CONNECT_FOUR, TIC_TAC_TOE, Line
 
 NAN = np.float32(np.nan)
@@ -185,3 +185,24 @@ def test_no_rollout_is_asked_for_where_all_games_are_over() -> None:
     forest = Forest(game, position, Search(simulations=10, lam=1.0), even(9), rollout)
     forest.run()
     assert forest.root_visits()[0] == 10 and asked == []
+
+
+def test_the_principal_variation_follows_the_most_visited() -> None:
+    game, start = TIC_TAC_TOE, TIC_TAC_TOE.start(2)
+    forest = Forest(game, start, Search(simulations=400, batch=1), flat(game))
+    forest.run()
+    for tree in (0, 1):
+        for first in range(9):
+            line, position = forest.line(first, tree), start.take(slice(tree, tree + 1))
+            assert line[0] == first and len(line) <= 9
+            position = Positions(position.rows.copy(), position.history.copy())
+            for action in line:
+                assert game.legal(position)[0, action]
+                game.play(position, np.array([action]))
+    best = int(forest.visits()[0].argmax())
+    line = forest.line(best)
+    forest.play(np.array([best, best]))
+    assert line[1] == forest.visits()[0].argmax() and forest.line(int(line[1])).tolist() == line[1:].tolist()
+    assert forest.line(4, most=1).tolist() == [4] or best == 4
+    empty = np.empty(3, np.int16)
+    assert principal(plant(1, 4, 12), 0, 0, empty) == 0

@@ -12,15 +12,23 @@ if TYPE_CHECKING:
     from volition.envs.go_game import Go
 
 
-def player(run: Path | None, rules: "Go", seconds: float, seed: int) -> "Player":
-    """Who plays with the network of a run, or by UCT without one; the network's board must be that of the rules."""
+def player(run: Path | None, rules: "Go", seconds: float, seed: int, uct: bool = False) -> "Player":
+    """Who plays with the network of a run, whose board must be that of the rules.
+
+    Without a run it is the network for 9×9 that comes with the package, with UCT on other boards, or all by UCT.
+    """
     from volition.applications._go_player import Player
 
-    if run is None:
+    if uct:
         return Player(rules, seconds=seconds, seed=seed)
     from volition.applications import alphago
-    from volition.applications._go_net import Judge, frozen
+    from volition.applications._go_net import Judge, frozen, shipped
     from volition.run import Run
+
+    if run is None:
+        net, settings = shipped()
+        judge = Judge(frozen(net), settings["size"], seed)
+        return Player(rules, judge, seconds=seconds, seed=seed, only=settings["size"])
 
     opened = Run.open(run, alphago.Config)
     if opened.recipe != "alphago":
@@ -34,7 +42,9 @@ def player(run: Path | None, rules: "Go", seconds: float, seed: int) -> "Player"
 def _parser(command: str, what: str, example: str, size: int | None) -> Parser:
     """What both commands ask for; size is the default."""
     parser = Parser(command, what, example)
-    parser.add_argument("--run", metavar="DIR", type=Path, help="run folder of alphago")
+    network = parser.add_mutually_exclusive_group()
+    network.add_argument("--run", metavar="DIR", type=Path, help="run folder of alphago (default: a network for 9×9)")
+    network.add_argument("--uct", action="store_true", help="no network: random games")
     parser.add_argument("--seconds", type=float, default=3.0, help="most seconds a move (default 3)")
     board = "default 9" if size else "default 9, or the network's"
     parser.add_argument("--size", type=int, default=size, help=f"of the board at the start ({board})")
@@ -48,8 +58,8 @@ def play(words: list[str]) -> None:
     parser = _parser(
         "play",
         "Play Go by the Go Text Protocol (GTP 2) on standard input and output: the engine that GoGui, Sabaki and\n"
-        "referees ask for. With --run it searches with a trained network, else with random games (UCT), on boards of\n"
-        "any size.",
+        "referees ask for. It searches with the network of a run, or on 9×9 with one that comes with the package; on\n"
+        "other boards, or with --uct, by random games.",
         "volition play go --gtp --run runs/alphago-laptop-0 --seconds 1",
         9,
     )
@@ -63,7 +73,7 @@ def play(words: list[str]) -> None:
     from volition.envs.go_game import Go
     from volition.gtp import Engine
 
-    made = player(args.run, Go(args.size, args.komi), args.seconds, args.seed)
+    made = player(args.run, Go(args.size, args.komi), args.seconds, args.seed, args.uct)
     engine = Engine(made) if args.run is None else Engine(made, {args.size})
     engine.warm()
     engine.serve(sys.stdin, sys.stdout)
@@ -73,9 +83,9 @@ def serve(words: list[str]) -> None:
     """A board in the browser."""
     parser = _parser(
         "serve",
-        "Play Go in a browser until Ctrl-C, against a trained network (--run) or random games (UCT); what it thinks\n"
-        "is drawn on the board. Without --host only this machine can reach it. There are no accounts: whoever reaches\n"
-        "the page can let it think.",
+        "Play Go in a browser until Ctrl-C, against the network of a run, or on 9×9 one that comes with the package;\n"
+        "on other boards, or with --uct, random games play. What it thinks is drawn on the board. Without --host only\n"
+        "this machine can reach it. There are no accounts: whoever reaches the page can let it think.",
         "volition serve --run runs/alphago-laptop-0 --seconds 1",
         None,
     )
@@ -97,9 +107,9 @@ def serve(words: list[str]) -> None:
     if not abs(args.komi) <= MOST_KOMI:
         raise VolitionError(f"--komi {args.komi:g}: it must be from -{MOST_KOMI:g} to {MOST_KOMI:g}")
     size = args.size if args.size is not None else _size(args.run)
-    made = player(args.run, Go(size, args.komi), args.seconds, args.seed)
+    made = player(args.run, Go(size, args.komi), args.seconds, args.seed, args.uct)
     sizes = set(range(2, go.LARGEST + 1)) if args.run is None else {size}
-    name = "UCT" if args.run is None else args.run.resolve().name
+    name = "UCT" if args.uct else "Volition" if args.run is None else args.run.resolve().name
     opponent = Opponent(made, sizes, args.seconds, name)
     opponent.warm()
     listen(create(opponent), args.host, args.port, "board")

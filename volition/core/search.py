@@ -12,7 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from volition.core.game import Game, Positions
-from volition.core.tree import LEAF, PENDING, Rule, Trees, back_out, descend, edge_value, grow, jit, keep, note, plant
+from volition.core.tree import (
+    LEAF,
+    PENDING,
+    Rule,
+    Trees,
+    back_out,
+    descend,
+    edge_value,
+    grow,
+    jit,
+    keep,
+    note,
+    plant,
+    principal,
+)
 
 Evaluate = Callable[[Positions], tuple[np.ndarray, np.ndarray]]
 Rollout = Callable[[Positions], np.ndarray]
@@ -134,6 +148,11 @@ class Forest:
     def priors(self) -> np.ndarray:
         """Priors at the root `[G, A]`; 0 for what is not legal."""
         return self._of_root(self.trees.prior, 0)
+
+    def line(self, action: int, tree: int = 0, most: int = 16) -> np.ndarray:
+        """The principal variation `[D]` of an action at the root of one tree, the action itself first."""
+        actions = np.empty(most, np.int16)
+        return actions[: principal(self.trees, tree, action, actions)]
 
     def set_priors(self, priors: np.ndarray) -> None:
         """Replace the priors at the roots `[G, A]`, for noise in self-play; before the first descent."""

@@ -235,3 +235,24 @@ def keep(trees, g, action):
             trees.child[g, e] = number[trees.child[g, e]]
     trees.used[g, 0], trees.used[g, 1] = nodes, edges
     return True
+
+
+@jit
+def principal(trees, g, action, actions):
+    """Fill actions `[D]` with the principal variation that begins with an action of the root; how many there are.
+
+    After the first, each is the most visited of its node; it ends where no edge was ever descended.
+    """
+    node, count = 0, 0
+    while node >= 0 and count < len(actions) and trees.used[g, 0]:
+        best, most = -1, 0
+        for e in range(trees.first[g, node], trees.first[g, node] + trees.count[g, node]):
+            wanted = trees.action[g, e] == action if count == 0 else trees.visits[g, e] > most
+            if wanted:
+                best, most = e, trees.visits[g, e]
+        if best < 0:
+            break
+        actions[count] = trees.action[g, best]
+        count += 1
+        node = trees.child[g, best]
+    return count

@@ -119,7 +119,7 @@ def legal(row, p):
 
 
 @jit
-def _take(row, h):
+def take(row, h):
     """Take the chain h off the board; the number of its stones."""
     w = row[SIZE] + 1
     whose = row[at(h, COLOUR)] - 1
@@ -207,7 +207,7 @@ def play(row, p):
     taken, hole = 0, PASS
     for q in (p - w, p - 1, p + 1, p + w):
         if row[at(q, COLOUR)] == 3 - me and row[at(row[at(q, CHAIN)], LIBS)] == 0:
-            taken += _take(row, row[at(q, CHAIN)])
+            taken += take(row, row[at(q, CHAIN)])
             hole = q
     row[TAKEN] += taken
     if taken == 1 and row[at(h, STONES)] == 1 and row[at(h, LIBS)] == 1:

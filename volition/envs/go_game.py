@@ -1,5 +1,6 @@
 """Go as a `Game` for searches and learners: batches of positions, their legal moves with superko, and who won."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +54,24 @@ class Go:
         history = np.zeros((count, self.moves + 1), np.int64)
         _start(rows, history, self.size, KO[self.ko])
         return Positions(rows, history)
+
+    def laid(self, black: Sequence[int], white: Sequence[int] = (), turn: int = go.BLACK) -> Positions:
+        """A game that begins with stones on these points; an error if one lies on another or a chain cannot breathe."""
+        positions = self.start(1)
+        row = positions.rows[0]
+        for colour, stones in ((go.BLACK, black), (go.WHITE, white)):
+            for action in stones:
+                row[go.TURN], row[go.KO] = colour, go.PASS
+                point = go.to_point(self.size, action)
+                if point == go.PASS or not go.legal(row, point):
+                    raise VolitionError(f"a stone set up on point {action} lies on another or has no liberty")
+                go.play(row, point)
+        if row[go.TAKEN]:
+            raise VolitionError("stones set up around others leave them no liberty")
+        row[[go.KO, go.MOVES, go.LAST, go.BEFORE, go.PASSES]], row[go.TURN] = 0, turn
+        row[go.HEAD + go.AGE : go.HEAD + 8 * go.points(self.size) : 8] = 0
+        positions.history[0, 0] = go.board_key(row, KO[self.ko])
+        return positions
 
     def legal(self, positions: Positions) -> np.ndarray:
         """Legal actions, bool `[K, N² + 1]`; the pass always is."""

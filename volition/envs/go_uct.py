@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from volition.core.game import Positions
-from volition.core.tree import LEAF, Rule, descend, grow, jit, note, plant
+from volition.core.tree import LEAF, Rule, descend, grow, jit, keep, note, plant, principal
 from volition.envs import go
 from volition.envs.go_game import KO, Go, step
 
@@ -26,29 +26,79 @@ class RandomGames:
         return result
 
 
+class Uct:
+    """UCT from one position, which goes on and keeps what it knows as `core.search.Forest` does, for one tree.
+
+    The side to move plays no point that fills an own eye, and passes only where nothing else is left or the game would
+    be won by it at once. random is uint64 `[1]`, the state of the generator; simulations is the most per move.
+    """
+
+    def __init__(self, rules: Go, position: Positions, simulations: int, random: np.ndarray, rule: Rule = UCB) -> None:
+        self.rules, self.rule, self.random, self.simulations = rules, rule, random, simulations
+        self.trees = plant(1, simulations + 1, (simulations + 1) * min(rules.actions, 64) + rules.actions)
+        self.restart(position)
+
+    def run(self, simulations: int | None = None, seconds: float = np.inf) -> None:
+        """Simulate until the root has so many visits, or the time is up."""
+        wanted = self.simulations if simulations is None else simulations
+        ends, rules = time.monotonic() + seconds, self.rules
+        while (left := wanted - int(self.root_visits()[0])) > 0:
+            block = min(BLOCK, left) if np.isfinite(seconds) else left
+            _uct(self.trees, *self.roots, block, self.random, self.rule, KO[rules.ko], rules.moves, rules.komi)
+            if time.monotonic() >= ends or rules.over(self.roots)[0]:
+                return
+
+    def play(self, actions: np.ndarray) -> None:
+        """Play an action `[1]` at the root and keep what is known of where it leads."""
+        keep(self.trees, 0, np.int64(actions[0]))
+        self.rules.play(self.roots, actions)
+
+    def restart(self, position: Positions) -> None:
+        """Begin anew at a position, in the same memory."""
+        self.roots = Positions(position.rows.copy(), position.history.copy())
+        self.trees.used[:] = 0
+
+    def root_visits(self) -> np.ndarray:
+        """Visits of the root's edges in all `[1]`."""
+        return self.visits().sum(-1)
+
+    def visits(self) -> np.ndarray:
+        """Visits of each action at the root, int32 `[1, A]`."""
+        return self._of_root(self.trees.visits, 0)
+
+    def values(self) -> np.ndarray:
+        """Q of each action at the root for the side to move, float32 `[1, A]`; nan where never tried."""
+        with np.errstate(invalid="ignore"):
+            return self._of_root(self.trees.rollout_sum, 0) / self.visits().astype(np.float32)
+
+    def priors(self) -> np.ndarray:
+        """Even shares `[1, A]` of the actions that are looked at."""
+        shares, actions = np.zeros((1, self.rules.actions), np.float32), self.trees.action[0, self._edges()]
+        shares[0, actions] = 1 / max(len(actions), 1)
+        return shares
+
+    def line(self, action: int, most: int = 16) -> np.ndarray:
+        """The principal variation `[D]` of an action at the root, the action itself first."""
+        actions = np.empty(most, np.int16)
+        return actions[: principal(self.trees, 0, action, actions)]
+
+    def _of_root(self, values: np.ndarray, empty: float) -> np.ndarray:
+        found = np.full((1, self.rules.actions), empty, values.dtype)
+        found[0, self.trees.action[0, self._edges()]] = values[0, self._edges()]
+        return found
+
+    def _edges(self) -> slice:
+        first, count = int(self.trees.first[0, 0]), int(self.trees.count[0, 0])
+        return slice(first, first + count) if self.trees.used[0, 0] else slice(0)
+
+
 def uct(
     rules: Go, position: Positions, simulations: int, random: np.ndarray, rule: Rule = UCB, seconds: float = np.inf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Visits `[A]` and Q `[A]` (nan where never tried) at the root after UCT with one random game per descent.
-
-    The side to move plays no point that fills an own eye, and passes only where nothing else is left or the game would
-    be won by it at once. random is uint64 `[1]`, the state of the generator.
-    """
-    trees = plant(1, simulations + 1, (simulations + 1) * min(rules.actions, 64) + rules.actions)
-    ends, done = time.monotonic() + seconds, 0
-    while done < simulations:
-        block = min(BLOCK if np.isfinite(seconds) else simulations, simulations - done)
-        _uct(trees, *position, block, random, rule, KO[rules.ko], rules.moves, rules.komi)
-        done += block
-        if time.monotonic() >= ends:
-            break
-    visits, values = np.zeros(rules.actions, np.int32), np.full(rules.actions, np.nan, np.float32)
-    edges = slice(trees.first[0, 0], trees.first[0, 0] + trees.count[0, 0])
-    actions = trees.action[0, edges]
-    visits[actions] = trees.visits[0, edges]
-    with np.errstate(invalid="ignore"):
-        values[actions] = trees.rollout_sum[0, edges] / trees.visits[0, edges]
-    return visits, values
+    """Visits `[A]` and Q `[A]` (nan where never tried) at the root after UCT with one random game per descent."""
+    tree = Uct(rules, position, simulations, random, rule)
+    tree.run(seconds=seconds)
+    return tree.visits()[0], tree.values()[0]
 
 
 @jit

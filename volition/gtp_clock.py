@@ -1,0 +1,53 @@
+"""A player's clock by the Go Text Protocol: main time, then Canadian overtime; it also counts what nobody tells it."""
+
+import numpy as np
+
+from volition.errors import VolitionError
+
+LATENCY = 0.02  # seconds of each move that the other's clock counts and ours does not
+
+
+class Clock:
+    """One side's time in seconds: `main`, then again and again `extra` for `stones` moves; no `limit`, no clock."""
+
+    def __init__(self) -> None:
+        self.limit = False
+        self.main = self.extra = self.left = 0.0
+        self.stones = self.moves = 0  # moves left in this period of overtime, 0 in main time
+
+    def set(self, main: float, extra: float, stones: float) -> None:
+        """`time_settings`; overtime for 0 stones is no limit, by the protocol's own rule."""
+        if min(main, extra, stones) < 0 or stones != int(stones):
+            raise VolitionError("syntax error: seconds and stones are 0 or more")
+        self.limit = not (extra > 0 and stones == 0)
+        self.main, self.extra, self.stones = main, extra, int(stones)
+        self.left, self.moves = main, 0
+        if main == 0 and extra > 0:
+            self.left, self.moves = extra, int(stones)
+
+    def tell(self, left: float, moves: float) -> None:
+        """`time_left`: the referee's clock is the one that counts."""
+        if moves < 0 or moves != int(moves):
+            raise VolitionError("syntax error: stones are 0 or more")
+        self.limit = True
+        self.left, self.moves = max(left, 0.0), int(moves)
+
+    def spend(self, seconds: float) -> None:
+        """A move took so long."""
+        self.left -= seconds + LATENCY
+        if self.moves:
+            self.moves -= 1
+            if self.moves == 0:
+                self.left, self.moves = self.extra, self.stones
+        elif self.left <= 0 and self.extra > 0:  # overtime has begun with this move
+            self.left, self.moves = self.extra + self.left, self.stones - 1
+            if self.moves == 0:
+                self.left, self.moves = self.extra, self.stones
+        self.left = max(self.left, 0.0)
+
+    def share(self) -> tuple[float | None, int, float]:
+        """What `Player.budget` asks for: seconds left, for how many moves, and overtime to come for each move."""
+        if not self.limit:
+            return None, 0, 0.0
+        spare = self.extra / self.stones if self.stones and not self.moves else 0.0
+        return self.left, self.moves, float(np.nan_to_num(spare))
