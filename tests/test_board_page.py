@@ -279,11 +279,12 @@ def test_a_network_keeps_its_tree_and_shows_its_policy() -> None:
         def fail(_: object) -> None:
             raise RuntimeError("no memory")
 
+        another = [answer]
         opponent.player.evaluate = fail  # pyrefly: ignore
         with pytest.raises(RuntimeError):
-            ask(page, "/reply", moves=[1])
+            ask(page, "/reply", moves=another)
         opponent.player.evaluate = judge
-        assert len(ask(page, "/reply", moves=[1])["visits"]) == 26
+        assert len(ask(page, "/reply", moves=another)["visits"]) == 26
 
 
 @pytest.mark.parametrize(
