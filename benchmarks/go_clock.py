@@ -28,9 +28,10 @@ COLOURS = ("black", "white")
 
 
 class Program:
-    """A program behind GTP."""
+    """A program behind GTP, which is told the time or not."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], told: bool) -> None:
+        self.told = told
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, command: str) -> str:
@@ -79,8 +80,8 @@ def one_game(sides: tuple[Program, Program], args: argparse.Namespace) -> tuple[
     passes, most = 0, 3 * args.size**2
     for move in range(most):
         turn = move % 2
-        if not args.silent:
-            for side in sides:
+        for side in sides:
+            if side.told:
                 side.ask(f"time_left {COLOURS[turn]} {watches[turn].left:.2f} {watches[turn].moves}")
         begun = time.perf_counter()
         said = sides[turn].ask(f"genmove {COLOURS[turn]}")
@@ -122,7 +123,8 @@ def main() -> None:
         str(args.level),
     ]
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
-    me, foe = Program(ours), Program([*ours, "--seed", "1"] if args.opponent == "self" else gnugo)
+    me = Program(ours, not args.silent)
+    foe = Program([*ours, "--seed", "1"], not args.silent) if args.opponent == "self" else Program(gnugo, False)
     ends, lost, least, moves = [], 0, [], []
     try:
         for side in (me, foe):

@@ -224,21 +224,25 @@ class Engine:
         return self._told_move(wanted, told)
 
     def _told_move(self, wanted: gtp_analysis.Wish, told: gtp_analysis.Told) -> Iterator[str]:
-        begun, clock = time.monotonic(), self.clocks[wanted.colour]
-        yield from gtp_analysis.thinking(self.player, wanted, told, self.player.budget(*clock.share()))
+        begun, budget = time.monotonic(), self.player.budget(*self.clocks[wanted.colour].share())
+        yield from gtp_analysis.thinking(self.player, wanted, told, budget)
         action = self.player.decide()
-        clock.spend(time.monotonic() - begun)
         if action is not None:
             self.player.play(wanted.colour, action)
+        self._spend(wanted.colour, time.monotonic() - begun, budget)
         yield f"play {self._vertex(action)}\n"
 
     def _move(self, words: list[str], choose: Callable[..., int | None]) -> str:
         begun, colour = time.monotonic(), self._colour(words)
-        action = choose(colour, *self.clocks[colour].share())
+        share = self.clocks[colour].share()
+        budget, action = self.player.budget(*share), choose(colour, *share)
         if action is not None:
             self.player.play(colour, action)
-        self.clocks[colour].spend(time.monotonic() - begun)
+        self._spend(colour, time.monotonic() - begun, budget)
         return self._vertex(action)
+
+    def _spend(self, colour: int, seconds: float, budget: float) -> None:
+        self.clocks[colour].spend(seconds, max(0.0, seconds - budget))
 
     def _vertex(self, action: int | None) -> str:
         return "resign" if action is None else vertex(action, self.player.rules.size)

@@ -4,7 +4,7 @@ import numpy as np
 
 from volition.errors import VolitionError
 
-LATENCY = 0.02  # seconds of each move that the other's clock counts and ours does not
+LATENCY = 0.02  # seconds of each move that the referee's clock counts and ours does not, on a machine with time for us
 
 
 class Clock:
@@ -32,9 +32,12 @@ class Clock:
         self.limit = True
         self.left, self.moves = max(left, 0.0), int(moves)
 
-    def spend(self, seconds: float) -> None:
-        """A move took so long."""
-        self.left -= seconds + LATENCY
+    def spend(self, seconds: float, late: float = 0.0) -> None:
+        """A move took so long, of which it was late by some.
+
+        Who is late on a busy machine was woken up late as well, which only the referee has seen: that counts twice.
+        """
+        self.left -= seconds + LATENCY + late
         if self.moves:
             self.moves -= 1
             if self.moves == 0:

@@ -14,6 +14,7 @@ from volition.envs.go_uct import Uct, sensible
 from volition.errors import VolitionError
 
 LAG = 0.05  # seconds of a move that are not thought with: what is between the referee's clock and ours
+RESERVE = 0.2  # seconds on the clock that are never planned with
 LEAST = 20  # moves of its own that a player always expects to come
 RESIGN = -0.9  # value of the best move below which a game is given up (−0.8 in the paper)
 WORSE = 0.5  # how much less than a pass a move may be worth that is played because the pass would not settle the game
@@ -121,7 +122,8 @@ class Player:
         if left is None:
             return self.seconds
         expected = self.rules.size**2 * 0.4 - len(self.played) / 2
-        return min(self.seconds, max(0.0, left / (stones or max(LEAST, expected)) + spare - LAG))
+        share = max(left - RESERVE, 0.0) / (stones or max(LEAST, expected))
+        return min(self.seconds, max(0.0, share + spare - LAG))
 
     def choose(self, colour: int, left: float | None = None, stones: int = 0, spare: float = 0.0) -> int | None:
         """The action to play for a colour, or None to resign; the board stays as it is. The clock is as in `budget`."""

@@ -10,7 +10,7 @@ from volition.envs import go
 from volition.envs.go_game import KO, Go, step
 
 UCB = Rule(c=0.5, lam=1.0, ucb=True)  # Kocsis and Szepesvári 2006; results in −1 … 1
-BLOCK = 500  # simulations between two looks at the clock
+BLOCK = 100  # simulations between two looks at the clock
 
 
 class RandomGames:
