@@ -1,7 +1,7 @@
 """Games of sudden death over GTP: how many does our engine lose on time, by the referee's own clock?
 
 python benchmarks/go_clock.py --games 200 --seconds 10                UCT against itself, both sides counted
-python benchmarks/go_clock.py --opponent gnugo --level 1 …            against GNU Go, which keeps no clock
+python benchmarks/go_clock.py --opponent gnugo --level 1 …            against GNU Go, whose time is not counted
 python benchmarks/go_clock.py --run RUN …                             with a trained network
 python benchmarks/go_clock.py --silent …                              settings are told, the time left never
 python benchmarks/go_clock.py --busy 4 …                              beside four processes that do nothing but compute
@@ -13,6 +13,7 @@ Each side is a process of its own, `volition play go --gtp`. Its clock runs from
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -28,10 +29,10 @@ COLOURS = ("black", "white")
 
 
 class Program:
-    """A program behind GTP, which is told the time or not."""
+    """A program behind GTP, with a clock or without."""
 
-    def __init__(self, command: list[str], told: bool) -> None:
-        self.told = told
+    def __init__(self, command: list[str], timed: bool) -> None:
+        self.timed = timed
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, command: str) -> str:
@@ -73,19 +74,22 @@ class Watch:
 
 def one_game(sides: tuple[Program, Program], args: argparse.Namespace) -> tuple[str, list[Watch], int]:
     """How a game ended ("black on time", "passes", …), both clocks, and its moves."""
-    watches = [Watch(args.seconds, args.overtime, args.stones) for _ in sides]
+    watches = [Watch(args.seconds if side.timed else math.inf, args.overtime, args.stones) for side in sides]
     for side in sides:
         side.ask("clear_board")
-        side.ask(f"time_settings {args.seconds:g} {args.overtime:g} {args.stones}")
+        if side.timed:
+            side.ask(f"time_settings {args.seconds:g} {args.overtime:g} {args.stones}")
     passes, most = 0, 3 * args.size**2
     for move in range(most):
         turn = move % 2
-        for side in sides:
-            if side.told:
-                side.ask(f"time_left {COLOURS[turn]} {watches[turn].left:.2f} {watches[turn].moves}")
+        watch = watches[turn]
+        if sides[turn].timed and not args.silent:
+            for side in sides:
+                if side.timed:
+                    side.ask(f"time_left {COLOURS[turn]} {watch.left:.2f} {watch.moves}")
         begun = time.perf_counter()
         said = sides[turn].ask(f"genmove {COLOURS[turn]}")
-        if not watches[turn].took(time.perf_counter() - begun):
+        if not watch.took(time.perf_counter() - begun):
             return f"{COLOURS[turn]} on time", watches, move + 1
         if said.lower() == "resign":
             return "resigned", watches, move + 1
@@ -123,8 +127,8 @@ def main() -> None:
         str(args.level),
     ]
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
-    me = Program(ours, not args.silent)
-    foe = Program([*ours, "--seed", "1"], not args.silent) if args.opponent == "self" else Program(gnugo, False)
+    me = Program(ours, True)
+    foe = Program([*ours, "--seed", "1"], True) if args.opponent == "self" else Program(gnugo, False)
     ends, lost, least, moves = [], 0, [], []
     try:
         for side in (me, foe):
@@ -138,7 +142,15 @@ def main() -> None:
             least += [watches[i].least for i in counted]
             ends.append("time" if end.endswith("time") else end)
             moves.append(length)
-            print(g + 1, end, length, [round(watch.left, 2) for watch in watches], "lost on time:", lost, flush=True)
+            print(
+                g + 1,
+                end,
+                length,
+                [round(watch.left, 2) for watch in watches if watch.left < math.inf],
+                "lost on time:",
+                lost,
+                flush=True,
+            )
         for side in (me, foe):
             side.ask("quit")
     finally:
