@@ -280,7 +280,7 @@ def test_a_network_keeps_its_tree_and_shows_its_policy() -> None:
             raise RuntimeError("no memory")
 
         another = [answer]
-        opponent.player.evaluate = fail  # pyrefly: ignore
+        opponent.player.judge = fail  # pyrefly: ignore
         with pytest.raises(RuntimeError):
             ask(page, "/reply", moves=another)
         opponent.player.evaluate = judge

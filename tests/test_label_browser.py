@@ -186,7 +186,8 @@ def test_rank_by_keyboard(page: Any, store: Store) -> None:
     assert found.meta["flags"] == [[], [], ["inappropriate"], []]
     assert found.meta["note"].startswith("just so")
     assert found.seconds is not None and found.seconds >= 1
-    press("u")  # undo: the ranking as it was
+    with page.expect_navigation():
+        press("u")  # undo: the ranking as it was
     page.wait_for_selector("#submit:text-is('Submit')")
     undone = sorted(order(page), key=lambda at: at[::-1])  # ties stand as they were first shown, by chance
     assert undone == [("c", "1"), ("a", "2"), ("d", "2"), ("b", "3")]
