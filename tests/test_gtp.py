@@ -50,7 +50,10 @@ def test_answers_have_the_protocols_form(engine: Engine) -> None:
         assert engine.answer(f"known_command {command}") == "= true\n\n"
 
 
-def test_all_commands_are_known_and_answer_whatever_they_are_given(engine: Engine, tmp_path: Path) -> None:
+def test_all_commands_are_known_and_answer_whatever_they_are_given(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # savesgf writes what it is told to
     commands = (engine.answer("list_commands") or "").removeprefix("= ").split()
     assert len(set(commands)) == len(commands) > 30
     for line in (engine.answer("gogui-analyze_commands") or "").removeprefix("= ").split():
