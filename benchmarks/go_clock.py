@@ -1,6 +1,6 @@
 """Games of sudden death over GTP: how many does our engine lose on time, by the referee's own clock?
 
-python benchmarks/go_clock.py --games 200 --seconds 10                UCT against itself, both sides counted
+python benchmarks/go_clock.py --games 200 --seconds 10                the network that ships, against itself
 python benchmarks/go_clock.py --opponent gnugo --level 1 …            against GNU Go, whose time is not counted
 python benchmarks/go_clock.py --run RUN …                             with a trained network
 python benchmarks/go_clock.py --silent …                              settings are told, the time left never
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=9)
     parser.add_argument("--opponent", choices=["self", "gnugo"], default="self")
     parser.add_argument("--level", type=int, default=1, help="of GNU Go")
-    parser.add_argument("--run", type=Path, help="run folder of alphago; else UCT")
+    parser.add_argument("--run", type=Path, help="run folder of alphago; else the network that ships")
     parser.add_argument("--silent", action="store_true", help="never send time_left")
     parser.add_argument("--busy", type=int, default=0, help="processes that compute beside the games")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/go_clock.jsonl"))
@@ -158,7 +158,7 @@ def main() -> None:
             process.kill()
     line = {
         "benchmark": "go_clock",
-        "player": "network" if args.run else "uct",
+        "player": "network" if args.run else "the network that ships",
         "opponent": f"GNU Go 3.8 level {args.level}" if args.opponent == "gnugo" else "self",
         "size": args.size,
         "clock": {"seconds": args.seconds, "overtime": args.overtime, "stones": args.stones, "told": not args.silent},
