@@ -1,5 +1,8 @@
 """Trees: bookkeeping by hand, subtrees, and perfect play of tic-tac-toe, which minimax knows."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -87,9 +90,10 @@ def test_no_room_is_no_harm() -> None:
     assert forest.root_visits()[0] == 300 and forest.trees.used[0, 0] <= 5
 
 
-@pytest.mark.parametrize("batch", [1, 8])
-def test_sums_hold_in_every_node(batch: int) -> None:
-    forest = Forest(CONNECT_FOUR, CONNECT_FOUR.start(3), Search(simulations=500, batch=batch), flat(CONNECT_FOUR))
+@pytest.mark.parametrize(("batch", "ahead"), [(1, 0), (8, 0), (1, 3), (8, 1)])
+def test_sums_hold_in_every_node(batch: int, ahead: int) -> None:
+    search = Search(simulations=500, batch=batch, ahead=ahead)
+    forest = Forest(CONNECT_FOUR, CONNECT_FOUR.start(3), search, flat(CONNECT_FOUR))
     forest.run()
     trees = forest.trees
     assert (trees.flight == 0).all() and forest.root_visits().tolist() == [500] * 3
@@ -123,8 +127,58 @@ def test_a_subtree_is_kept_whole() -> None:
     assert not keep(trees, 0, 99) and trees.used[0, 0] == 0  # an action that nobody knows: begin anew
 
 
+def test_the_network_thinks_while_the_next_round_descends() -> None:
+    game, here, played = CONNECT_FOUR, threading.get_ident(), []
+    further = threading.Event()
+
+    def evaluate(positions: Positions):
+        if threading.get_ident() != here:  # but for the root
+            assert further.wait(60)
+        return flat(game)(positions)
+
+    def rollout(positions: Positions) -> np.ndarray:
+        played.append(len(positions.rows))
+        if len(played) == 2:
+            further.set()  # only a second round can let the first one come back
+        return np.zeros(len(positions.rows), np.float32)
+
+    forest = Forest(game, game.start(2), Search(100, batch=3, lam=0.5, ahead=1), evaluate, rollout)
+    forest.run()
+    assert forest.root_visits().tolist() == [100, 100] and (forest.trees.flight == 0).all()
+
+
+def test_a_search_ahead_does_not_depend_on_who_is_faster() -> None:
+    game, found = CONNECT_FOUR, []
+    for pause in (0.0, 0.002):
+
+        def evaluate(positions: Positions, pause: float = pause):
+            time.sleep(pause)
+            rows = positions.rows.astype(np.int64)
+            logits = np.sin(rows.sum(1, keepdims=True) * np.arange(1, game.actions + 1)).astype(np.float32)
+            return logits, np.cos(rows.sum(1)).astype(np.float32)
+
+        forest = Forest(game, game.start(3), Search(200, batch=4, ahead=2), evaluate)
+        forest.run()
+        found.append((forest.visits(), forest.values()))
+    for slow, fast in zip(*found, strict=True):
+        np.testing.assert_array_equal(slow, fast)
+
+
+def test_a_network_that_fails_is_told_of() -> None:
+    game, main = TIC_TAC_TOE, threading.get_ident()
+
+    def evaluate(positions: Positions):
+        if threading.get_ident() != main:
+            raise ZeroDivisionError
+        return flat(game)(positions)
+
+    with pytest.raises(ZeroDivisionError):
+        Forest(game, game.start(1), Search(50, ahead=1), evaluate).run()
+
+
 @pytest.mark.parametrize(
-    ("search", "rollouts"), [(Search(simulations=1600), False), (Search(1600, lam=1.0, c=2.0), True)]
+    ("search", "rollouts"),
+    [(Search(simulations=1600), False), (Search(1600, ahead=1), False), (Search(1600, lam=1.0, c=2.0), True)],
 )
 def test_tic_tac_toe_is_played_perfectly(search: Search, rollouts: bool) -> None:
     game, known, met = TIC_TAC_TOE, {}, {}

@@ -82,6 +82,7 @@ def gumbel(
                 edges = forest.edges(order[:, rank])
                 for _ in range(each):
                     forest.round(mine.astype(np.int64), edges)
+            forest.settle()
             visits = forest.visits() - before
             q = np.nan_to_num(forest.values())
             best = np.take_along_axis(scores + transformed(q, visits), order[:, :here], 1)

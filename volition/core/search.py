@@ -3,11 +3,16 @@
 A round is: descend K times from each root, follow the moves, evaluate all leaves in one call, note what came back. What
 evaluates enters as functions: `evaluate(positions) -> logits [K, A], value [K]` and `rollout(positions) -> result [K]`,
 values and results in −1 … 1 for the side to move. λ = 0 asks for no rollouts, λ = 1 (and even priors) for no network.
+With `ahead` the network works in a thread of its own while further rounds descend and play their rollouts. Rounds come
+back in the order in which they went, so that a search is the same whichever thread is faster.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,6 +46,8 @@ class Search:
     """Descents per move, those of a kept subtree included."""
     batch: int = 8
     """Descents per tree before their leaves are evaluated together."""
+    ahead: int = 0
+    """Rounds that may wait for the network while the next descends; virtual loss keeps them apart."""
     c: float = 1.5
     """Weight of the prior, c_puct."""
     lam: float = 0.0
@@ -60,6 +67,22 @@ class Search:
 ALPHAGO = Search(c=5.0, lam=0.5, loss=3.0, threshold=40, temperature=0.67)  # Silver 2016, extended data table 5
 
 
+class _Round(NamedTuple):
+    """K descents of which the evaluation is under way."""
+
+    tree: np.ndarray
+    edges: np.ndarray
+    depth: np.ndarray
+    growing: np.ndarray
+    ended: np.ndarray
+    ask: np.ndarray
+    answer: "Future[_Answer] | _Answer"
+    result: np.ndarray
+
+
+_Answer = tuple[np.ndarray, np.ndarray, np.ndarray]  # logits [asked, A], legal [asked, A], value [K]
+
+
 class Forest:
     """Trees over the positions `roots` `[G]`, which are played on by `play`; subtrees are kept."""
 
@@ -74,12 +97,15 @@ class Forest:
         nodes = search.nodes or 2 * search.simulations + 2 * search.batch + 2
         self.trees: Trees = plant(count, nodes, nodes * min(game.actions, 64) + game.actions)
         self.rule = Rule(search.c, search.lam, search.loss, search.urgency)
-        room = count * search.batch
-        self._tree = np.empty(room, np.int32)
-        self._edges = np.empty((room, DEPTH), np.int32)
-        self._actions = np.empty((room, DEPTH), np.int16)
-        self._depth = np.empty(room, np.int32)
-        self._grow = np.empty(room, np.bool_)
+        shape = search.ahead + 1, count * search.batch
+        self._tree = np.empty(shape, np.int32)
+        self._edges = np.empty((*shape, DEPTH), np.int32)
+        self._actions = np.empty((*shape, DEPTH), np.int16)
+        self._depth = np.empty(shape, np.int32)
+        self._grow = np.empty(shape, np.bool_)
+        self._away: deque[_Round] = deque()
+        self._slot = 0
+        self._thread = ThreadPoolExecutor(1) if search.ahead else None
         self._everyone = np.arange(count)
         self.root_value = np.full(count, np.nan, np.float32)  # what `evaluate` thought of the roots; of kept ones, Q
 
@@ -88,46 +114,76 @@ class Forest:
         wanted = self.search.simulations if simulations is None else simulations
         until = time.monotonic() + seconds
         alive = self.make_roots(alive)
+        asked = np.empty(len(alive), np.int64)
         while True:
-            left = np.where(alive, wanted - self.root_visits(), 0)
-            if left.max(initial=0) <= 0 or not self.round(np.minimum(left, self.search.batch)):
-                return
+            _asked(self.trees, asked)
+            left = np.where(alive, wanted - asked, 0)
+            if left.max(initial=0) <= 0:
+                break
+            if not self.round(np.minimum(left, self.search.batch)):
+                if not self._away:
+                    break
+                self._receive(len(self._away) - 1)  # until then there is nothing to descend to
             if time.monotonic() >= until:
-                return
+                break
+        self.settle()
 
     def round(self, wanted: np.ndarray, begin: np.ndarray | None = None) -> int:
-        """Descend wanted `[G]` times from each root, by its edge begin `[G]` where that is not −1; the number made."""
+        """Descend wanted `[G]` times from each root, by its edge begin `[G]` where that is not −1; the number made.
+
+        At most `ahead` rounds are still away afterwards, until `settle`.
+        """
         if begin is None:
             begin = np.full(len(wanted), -1)
+        i = self._slot
         made, leaves = _gather(
             self.trees, self.rule, self.search.threshold, wanted, begin,
-            self._tree, self._edges, self._actions, self._depth, self._grow,
+            self._tree[i], self._edges[i], self._actions[i], self._depth[i], self._grow[i],
         )  # fmt: skip
         if leaves:
-            tree, depth, growing = self._tree[:leaves], self._depth[:leaves], self._grow[:leaves]
-            positions = self.game.follow(self.roots, tree, self._actions[:leaves], depth)
-            ended = self.game.outcome(positions)
-            value, result = ended.copy(), ended.copy()
-            ask = growing & np.isnan(ended)
-            logits, legal = self._ask(positions, ask, value)
-            if self.rollout is not None and self.search.lam > 0:
-                on = np.isnan(ended)
-                if on.any():
-                    result[on] = self.rollout(positions.take(on))
-            _scatter(
-                self.trees, tree, self._edges, depth, growing, ask, logits, legal, self.search.temperature, ended,
-                value, result,
-            )  # fmt: skip
+            self._send(i, leaves)
+            self._slot = (i + 1) % len(self._tree)
+            self._receive(self.search.ahead)
         return made
+
+    def settle(self) -> None:
+        """Wait for all rounds that are away."""
+        self._receive(0)
+
+    def _send(self, slot: int, leaves: int) -> None:
+        tree, depth, growing = self._tree[slot, :leaves], self._depth[slot, :leaves], self._grow[slot, :leaves]
+        positions = self.game.follow(self.roots, tree, self._actions[slot, :leaves], depth)
+        ended = self.game.outcome(positions)
+        ask = growing & np.isnan(ended)
+        work = positions, ask, ended.copy()
+        answer = self._thread.submit(self._ask, *work) if self._thread else self._ask(*work)
+        result = ended.copy()
+        if self.rollout is not None and self.search.lam > 0:
+            on = np.isnan(ended)
+            if on.any():
+                result[on] = self.rollout(positions.take(on))
+        self._away.append(_Round(tree, self._edges[slot], depth, growing, ended, ask, answer, result))
+
+    def _receive(self, most: int) -> None:
+        """Note what came of the oldest rounds until at most so many are away."""
+        while len(self._away) > most:
+            done = self._away.popleft()
+            logits, legal, value = done.answer.result() if isinstance(done.answer, Future) else done.answer
+            _scatter(
+                self.trees, done.tree, done.edges, done.depth, done.growing, done.ask, logits, legal,
+                self.search.temperature, done.ended, value, done.result,
+            )  # fmt: skip
 
     def play(self, actions: np.ndarray) -> None:
         """Play an action `[G]` at each root and keep what is known of where it leads."""
+        self.settle()
         self.root_value = -self.values()[self._everyone, actions]
         _keep(self.trees, actions)
         self.game.play(self.roots, actions)
 
     def restart(self, index: np.ndarray, positions: Positions) -> None:
         """Begin anew at `positions` in the trees `index`."""
+        self.settle()
         self.roots.rows[index], self.roots.history[index] = positions.rows, positions.history
         self.trees.used[index] = 0
 
@@ -181,20 +237,19 @@ class Forest:
             return
         positions = self.roots.take(new)
         ended = self.game.outcome(positions)
-        value = ended.copy()
         ask = np.isnan(ended)
-        logits, legal = self._ask(positions, ask, value)
-        self.root_value[new] = value
+        logits, legal, self.root_value[new] = self._ask(positions, ask, ended.copy())
         _roots(self.trees, new, ask, logits, legal, self.search.temperature, ended)
 
-    def _ask(self, positions: Positions, ask: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and legal actions `[asked, A]` of the positions to ask for, whose values are written to `value`."""
+    def _ask(self, positions: Positions, ask: np.ndarray, value: np.ndarray) -> _Answer:
+        """Logits and legal actions `[asked, A]` of the positions to ask for, and value `[K]` with theirs filled in."""
         if not ask.any():
-            return np.empty((0, self.game.actions), np.float32), np.empty((0, self.game.actions), np.bool_)
+            nothing = np.empty((0, self.game.actions), np.float32)
+            return nothing, nothing.astype(np.bool_), value
         if not ask.all():
             positions = positions.take(ask)
         logits, value[ask] = self.evaluate(positions)
-        return np.ascontiguousarray(logits, np.float32), self.game.legal(positions)
+        return np.ascontiguousarray(logits, np.float32), self.game.legal(positions), value
 
 
 def even(actions: int) -> Evaluate:
@@ -243,6 +298,15 @@ def _scatter(trees, tree, edges, depth, growing, ask, logits, legal, temperature
             else:
                 grow(trees, g, e, logits[0:0].ravel(), nothing, temperature, ended[k])
         note(trees, g, edges[k], depth[k], value[k], result[k])
+
+
+@jit
+def _asked(trees, found):
+    for g in range(len(found)):
+        found[g] = 0
+        if trees.used[g, 0]:
+            for e in range(trees.first[g, 0], trees.first[g, 0] + trees.count[g, 0]):
+                found[g] += trees.visits[g, e] + trees.flight[g, e]
 
 
 @jit
