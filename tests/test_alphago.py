@@ -1,6 +1,7 @@
 """AlphaGo's stages: the pool, the gradient of self-play, and that a value network learns who wins."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ from volition.applications import alphago
 from volition.applications._go_lessons import OwnGames, value_error
 from volition.applications._go_net import Judge, Pool, frozen, make_net
 from volition.applications._go_training import squared_error
+from volition.cli import main
+from volition.envs import go
+from volition.envs.go_game import Go
 from volition.envs.go_selfplay import any_move, play_games
 from volition.errors import VolitionError
+from volition.play import player
 from volition.run import Run
 from volition.stage import Stage
 
@@ -89,3 +94,22 @@ def test_the_papers_networks() -> None:
 def test_settings_that_cannot_be(change, what: str) -> None:
     with pytest.raises(VolitionError, match=what):
         replace(TINY, **change)
+
+
+def test_a_run_is_played_against(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert main(["train", "alphago:tiny", "--quiet", "--run", str(folder)]) == 0
+    plain, mixed = (player(folder, Go(5, 0.5), 60.0, 0, rollouts=rollouts) for rollouts in (False, True))
+    mixed.clear(Go(5, 30.0))
+    games = mixed.rollout
+    assert plain.rollout is None and games is not None and (games(Go(5, 30.0).start(9)) == -1).all()  # its own komi
+    asked = []
+    mixed.rollout = lambda positions: asked.append(len(positions.rows)) or games(positions)
+    for one in (plain, mixed):
+        one.search = replace(one.search, simulations=40, nodes=200)
+        action = one.choose(go.BLACK)
+        assert action is None or one.legal(go.BLACK)[action]
+    assert 20 < sum(asked) <= 40
+    for words in (["--rollouts"], ["--size", "7", "--run", str(folder)]):
+        assert main(["play", "go", "--gtp", *words]) == 2
+    assert "rollout policy" in (said := capsys.readouterr().err) and "boards of 5" in said

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from volition.envs.go_game import Go
 
 
-def player(run: Path | None, rules: "Go", seconds: float, seed: int, uct: bool = False) -> "Player":
+def player(
+    run: Path | None, rules: "Go", seconds: float, seed: int, uct: bool = False, rollouts: bool = False
+) -> "Player":
     """Who plays with the network of a run, whose board must be that of the rules.
 
-    Without a run it is the network for 9×9 that comes with the package, with UCT on other boards, or all by UCT.
+    Without a run it is the network for 9×9 that comes with the package, with UCT on other boards, or all by UCT. With
+    rollouts a position's value is half the network's, half a game's by the run's rollout policy.
     """
     from volition.applications._go_player import Player
 
@@ -23,8 +26,12 @@ def player(run: Path | None, rules: "Go", seconds: float, seed: int, uct: bool =
         return Player(rules, seconds=seconds, seed=seed)
     from volition.applications import alphago
     from volition.applications._go_net import Judge, frozen, shipped
+    from volition.core.search import Search
+    from volition.envs.go_rollout import PolicyGames
     from volition.run import Run
 
+    if rollouts and run is None:
+        raise VolitionError("--rollouts needs --run: the network that comes with the package has no rollout policy")
     if run is None:
         net, settings = shipped()
         judge = Judge(frozen(net), settings["size"], seed)
@@ -36,7 +43,11 @@ def player(run: Path | None, rules: "Go", seconds: float, seed: int, uct: bool =
     if opened.config.size != rules.size:
         raise VolitionError(f"the network of {run} is for boards of {opened.config.size}, not {rules.size}")
     judge = Judge(frozen(alphago.trained(opened), opened.config.bf16), rules.size, seed)
-    return Player(rules, judge, seconds=seconds, seed=seed)
+    if not rollouts:
+        return Player(rules, judge, seconds=seconds, seed=seed)
+    policy = alphago.rollout_policy(opened)
+    search = Search(simulations=1_000_000, nodes=60_000, lam=0.5, ahead=1)
+    return Player(rules, judge, lambda rules: PolicyGames(rules, policy, seed), search, seconds, seed)
 
 
 def _parser(command: str, what: str, example: str, size: int | None) -> Parser:
@@ -45,6 +56,7 @@ def _parser(command: str, what: str, example: str, size: int | None) -> Parser:
     network = parser.add_mutually_exclusive_group()
     network.add_argument("--run", metavar="DIR", type=Path, help="run folder of alphago (default: a network for 9×9)")
     network.add_argument("--uct", action="store_true", help="no network: random games")
+    parser.add_argument("--rollouts", action="store_true", help="also play games by the run's rollout policy (λ ½)")
     parser.add_argument("--seconds", type=float, default=3.0, help="most seconds a move (default 3)")
     board = "default 9" if size else "default 9, or the network's"
     parser.add_argument("--size", type=int, default=size, help=f"of the board at the start ({board})")
@@ -73,7 +85,7 @@ def play(words: list[str]) -> None:
     from volition.envs.go_game import Go
     from volition.gtp import Engine
 
-    made = player(args.run, Go(args.size, args.komi), args.seconds, args.seed, args.uct)
+    made = player(args.run, Go(args.size, args.komi), args.seconds, args.seed, args.uct, args.rollouts)
     engine = Engine(made) if args.run is None else Engine(made, {args.size})
     engine.warm()
     engine.serve(sys.stdin, sys.stdout)
@@ -107,7 +119,7 @@ def serve(words: list[str]) -> None:
     if not abs(args.komi) <= MOST_KOMI:
         raise VolitionError(f"--komi {args.komi:g}: it must be from -{MOST_KOMI:g} to {MOST_KOMI:g}")
     size = args.size if args.size is not None else _size(args.run)
-    made = player(args.run, Go(size, args.komi), args.seconds, args.seed, args.uct)
+    made = player(args.run, Go(size, args.komi), args.seconds, args.seed, args.uct, args.rollouts)
     sizes = set(range(2, go.LARGEST + 1)) if args.run is None else {size}
     name = "UCT" if args.uct else "Volition" if args.run is None else args.run.resolve().name
     opponent = Opponent(made, sizes, args.seconds, name)

@@ -1,6 +1,6 @@
 """One who plays Go: a position, a search with whatever judges it, and the time for a move."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,20 +37,21 @@ class Candidate(NamedTuple):
 class Player:
     """Plays one game by the rules; without `evaluate` by UCT with random games. Subtrees are kept between moves.
 
-    `only` is the side of the boards that `evaluate` is for, if it is not for all: on others UCT plays.
+    `only` is the side of the boards that `evaluate` is for, if it is not for all: on others UCT plays. `games` makes
+    rollouts by the rules, which a search with λ > 0 wants.
     """
 
     def __init__(
         self,
         rules: Go,
         evaluate: Evaluate | None = None,
-        rollout: Rollout | None = None,
+        games: Callable[[Go], Rollout] | None = None,
         search: Search | None = None,
         seconds: float = 3.0,
         seed: int = 0,
         only: int | None = None,
     ) -> None:
-        self.judge, self.rollout, self.seconds, self.only = evaluate, rollout, seconds, only
+        self.judge, self.games, self.seconds, self.only = evaluate, games, seconds, only
         self.search = search or Search(simulations=1_000_000, nodes=60_000)
         self.random = np.array([2 * seed + 1], np.uint64)
         self._uct: Uct | None = None  # kept for its memory
@@ -60,6 +61,7 @@ class Player:
         """An empty board."""
         self.rules = rules
         self.evaluate = self.judge if self.only in (None, rules.size) else None
+        self.rollout = self.games(rules) if self.games else None
         self.laid: tuple[Sequence[int], Sequence[int], int] | None = None  # stones set up, and whose turn it was
         self.played: list[tuple[int, int]] = []  # colour and action of each move
         self._begin(rules.start(1))

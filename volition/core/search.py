@@ -64,7 +64,9 @@ class Search:
     """Room for nodes; 0 is what `simulations` need."""
 
 
-ALPHAGO = Search(c=5.0, lam=0.5, loss=3.0, threshold=40, temperature=0.67)  # Silver 2016, extended data table 5
+ALPHAGO = Search(
+    c=5.0, lam=0.5, loss=3.0, threshold=40, temperature=0.67, ahead=1
+)  # Silver 2016, extended data table 5
 
 
 class _Round(NamedTuple):
