@@ -248,6 +248,22 @@ def test_looking_writes_no_checkpoint_and_needs_one(tmp_path: Path) -> None:
         Run.open(tmp_path / "nothing")
 
 
+@dataclass(frozen=True)
+class Later(Config):
+    """The same recipe, grown by a setting."""
+
+    more: int = 7
+
+
+def test_a_setting_that_came_later_has_its_default_to_look(tmp_path: Path) -> None:
+    train(tmp_path, 2)
+    looking = Run.open(tmp_path, Later)
+    looking.track(counter=Counter())
+    assert looking.config == Later() and looking.step == 2
+    with refused(r"more: '\(absent\)' there, 7 here"), make(tmp_path, config=Later()):
+        pass  # but training does not go on with what it did not have
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [

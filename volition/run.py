@@ -21,7 +21,7 @@ from volition.machine import cpu_seconds, provenance, trim_memory
 from volition.metrics import Metrics, draw, first_bad, tensorboard_writer
 from volition.progress import Progress, say
 from volition.results import append_result, result_line
-from volition.settings import differences, make_config, plain_config
+from volition.settings import ABSENT, differences, make_config, plain_config
 
 FORCE = "VOLITION_SAVE_UPDATES"  # tests: save every so many updates, whatever the clock says
 ANOTHER = "use the version of Volition that wrote it, or another folder with --run"
@@ -363,11 +363,12 @@ class Run:
         self.trained_on = str(state["settings"].get("dataset"))
 
     def _differences(self, saved: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Settings that differ; a config's fields go by their own names."""
+        """Settings that differ; a config's fields go by their own names. To look, what came later may be absent."""
         mine = self.settings
         alike = {"config"} | ({"device"} if self.read_only else set())
         found = {n: (saved.get(n), now) for n, now in mine.items() if n not in alike and saved.get(n) != now}
-        return found | differences(saved.get("config"), mine["config"])
+        inner = differences(saved.get("config"), mine["config"])
+        return found | {n: pair for n, pair in inner.items() if not (self.read_only and pair[0] == ABSENT)}
 
     def _go_on(self) -> None:
         """Before the first update of this process: put back the random states, when all else is in place."""

@@ -26,6 +26,9 @@ def plain_config(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), default=simple))
 
 
+ABSENT = "(absent)"
+
+
 def differences(before: Any, now: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
     """Fields of two plain configs that differ: name → (before, now); nested names are joined by dots."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
@@ -33,17 +36,22 @@ def differences(before: Any, now: Any, where: str = "") -> dict[str, tuple[Any, 
     found: dict[str, tuple[Any, Any]] = {}
     for name in [*before, *(n for n in now if n not in before)]:
         inner = f"{where}.{name}" if where else str(name)
-        found |= differences(before.get(name, "(absent)"), now.get(name, "(absent)"), inner)
+        found |= differences(before.get(name, ABSENT), now.get(name, ABSENT), inner)
     return found
 
 
 def make_config(kind: type[C], values: Any, where: str = "config") -> C:
-    """The dataclass `kind` from what `plain_config` gave; VolitionError names an unfit field."""
+    """The dataclass `kind` from what `plain_config` gave; VolitionError names an unfit field.
+
+    A setting that is absent is one that came later: it has its default.
+    """
     if not isinstance(values, dict):
         raise VolitionError(f"{where} holds {values!r} where settings of {kind.__qualname__} belong; restore the file")
     hints = typing.get_type_hints(kind)
-    fields = {field.name for field in dataclasses.fields(kind) if field.init}  # pyrefly: ignore
-    if odd := sorted(set(values) ^ fields):
+    fields = [field for field in dataclasses.fields(kind) if field.init]  # pyrefly: ignore
+    never = dataclasses.MISSING
+    wanted = {field.name for field in fields if field.default is never and field.default_factory is never}
+    if odd := sorted((set(values) - {field.name for field in fields}) | (wanted - set(values))):
         state = "unknown" if odd[0] in values else "missing"
         raise VolitionError(f"{where}: setting {odd[0]!r} is {state}; use the version of Volition that wrote it")
     return kind(**{name: _value(hints[name], values[name], f"{where}: {name}") for name in values})
