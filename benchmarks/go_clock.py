@@ -3,6 +3,7 @@
 python benchmarks/go_clock.py --games 200 --seconds 10                the network that ships, against itself
 python benchmarks/go_clock.py --opponent gnugo --level 1 …            against GNU Go, whose time is not counted
 python benchmarks/go_clock.py --run RUN …                             with a trained network
+python benchmarks/go_clock.py --uct --size 19 …                       without one, on any board
 python benchmarks/go_clock.py --silent …                              settings are told, the time left never
 python benchmarks/go_clock.py --busy 4 …                              beside four processes that do nothing but compute
 python benchmarks/go_clock.py --seconds 2 --overtime 3 --stones 5 …   main time, then 3 seconds for each five moves
@@ -111,13 +112,15 @@ def main() -> None:
     parser.add_argument("--opponent", choices=["self", "gnugo"], default="self")
     parser.add_argument("--level", type=int, default=1, help="of GNU Go")
     parser.add_argument("--run", type=Path, help="run folder of alphago; else the network that ships")
+    parser.add_argument("--uct", action="store_true", help="no network: random games")
+    parser.add_argument("--seed", type=int, default=0, help="of the players' random numbers")
     parser.add_argument("--silent", action="store_true", help="never send time_left")
     parser.add_argument("--busy", type=int, default=0, help="processes that compute beside the games")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/go_clock.jsonl"))
     args = parser.parse_args()
 
     ours = [sys.executable, "-m", "volition", "play", "go", "--gtp", "--size", str(args.size)]
-    ours += ["--run", str(args.run)] if args.run else []
+    ours += ["--run", str(args.run)] if args.run else ["--uct"] if args.uct else []
     gnugo = [
         shutil.which("gnugo") or "/usr/games/gnugo",
         "--mode",
@@ -127,8 +130,8 @@ def main() -> None:
         str(args.level),
     ]
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
-    me = Program(ours, True)
-    foe = Program([*ours, "--seed", "1"], True) if args.opponent == "self" else Program(gnugo, False)
+    me = Program([*ours, "--seed", str(2 * args.seed)], True)
+    foe = Program([*ours, "--seed", str(2 * args.seed + 1)], True) if args.opponent == "self" else Program(gnugo, False)
     ends, lost, least, moves = [], 0, [], []
     try:
         for side in (me, foe):
@@ -158,9 +161,10 @@ def main() -> None:
             process.kill()
     line = {
         "benchmark": "go_clock",
-        "player": "network" if args.run else "the network that ships",
+        "player": "network" if args.run else "UCT" if args.uct else "the network that ships",
         "opponent": f"GNU Go 3.8 level {args.level}" if args.opponent == "gnugo" else "self",
         "size": args.size,
+        "seed": args.seed,
         "clock": {"seconds": args.seconds, "overtime": args.overtime, "stones": args.stones, "told": not args.silent},
         "games": args.games,
         "clocks": len(least),

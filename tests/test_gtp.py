@@ -16,8 +16,10 @@ pytest.importorskip("numba")
 from volition.applications._go_net import Judge, frozen, make_net
 from volition.applications._go_player import Player
 from volition.cli import main
+from volition.core import search as forests
+from volition.core import tree
 from volition.core.search import Search
-from volition.envs import go
+from volition.envs import go, go_uct
 from volition.envs.go_game import Go
 from volition.errors import VolitionError
 from volition.gtp import Engine
@@ -157,6 +159,49 @@ def test_a_network_plays_and_keeps_its_tree() -> None:
     eight = Judge(make_net(5, 1, 8), 5, ensemble=True)
     probs = np.exp(eight(positions)[0])
     assert probs.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_memory_is_made_with_the_board(network: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def plant(*sizes: int):
+        made.append(sizes)
+        return tree.plant(*sizes)
+
+    for module in (forests, go_uct):
+        monkeypatch.setattr(module, "plant", plant)
+    judge = Judge(frozen(make_net(5, 1, 8)), 5) if network else None
+    engine = Engine(Player(Go(5, 0.5), judge, search=Search(simulations=40), seconds=600))
+    assert len(made) == 1
+    for komi in ("0.5", "1.5"):
+        ask(engine, f"komi {komi}", "clear_board")
+        boards = len(made)
+        ask(
+            engine,
+            "genmove b",
+            "play w C3",
+            "undo",
+            "play b pass",
+            "genmove w",
+            "genmove w",
+            "clear_board",
+            "genmove b",
+        )
+        assert len(made) == boards and engine.player.visits.sum() > 0
+    assert boards == 2
+
+
+def test_what_a_pass_wins_is_passed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = lone(tmp_path, -20, "W")  # black wins by either count
+    monkeypatch.setattr(Player, "think", None)  # calling it would raise
+    assert ask(engine, "play w pass", "genmove b") == ["=\n\n", "= pass\n\n"]
+    engine = lone(tmp_path, -5, "W")  # by one only
+    with pytest.raises(TypeError):
+        ask(engine, "play w pass", "genmove b")
+    engine = lone(tmp_path, -20, "B")  # nobody has passed
+    with pytest.raises(TypeError):
+        engine.answer("genmove b")
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,8 @@ class Player:
         self.judge, self.games, self.seconds, self.only = evaluate, games, seconds, only
         self.search = search or Search(simulations=1_000_000, nodes=60_000)
         self.random = np.array([2 * seed + 1], np.uint64)
-        self._uct: Uct | None = None  # kept for its memory
+        # a search and what it is for: kept for its memory
+        self._kept: tuple[tuple[object, ...], Forest | Uct] | None = None
         self.clear(rules)
 
     def clear(self, rules: Go) -> None:
@@ -65,6 +66,7 @@ class Player:
         self.laid: tuple[Sequence[int], Sequence[int], int] | None = None  # stones set up, and whose turn it was
         self.played: list[tuple[int, int]] = []  # colour and action of each move
         self._begin(rules.start(1))
+        self._plant()  # memory is made here and not while a clock runs
 
     def lay(self, black: Sequence[int], white: Sequence[int] = (), turn: int = go.BLACK) -> None:
         """A board with these stones on it; a VolitionError, and nothing done, if they cannot lie so."""
@@ -129,6 +131,10 @@ class Player:
 
     def choose(self, colour: int, left: float | None = None, stones: int = 0, spare: float = 0.0) -> int | None:
         """The action to play for a colour, or None to resign; the board stays as it is. The clock is as in `budget`."""
+        self._turn_to(colour)
+        if self._won():
+            self._forget()
+            return self.rules.size**2
         self.think(colour, self.budget(left, stones, spare))
         return self.decide()
 
@@ -136,7 +142,7 @@ class Player:
         """Search on for a colour; False if there was nothing left to be searched."""
         self._turn_to(colour)
         if self._over():
-            self.visits[:], self.values[:] = 0, np.nan
+            self._forget()
             return False
         if self._forest is None:
             self._forest = self._plant()
@@ -208,10 +214,14 @@ class Player:
 
     def _begin(self, positions: Positions) -> None:
         self.positions = positions
+        self._forest: Forest | Uct | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """What the last search thought."""
         self.value = np.nan
         self.visits = np.zeros(self.rules.actions, np.int32)
         self.values = np.full(self.rules.actions, np.nan, np.float32)
-        self._forest: Forest | Uct | None = None
 
     def _turn_to(self, colour: int) -> None:
         if colour != self.turn:
@@ -220,6 +230,11 @@ class Player:
 
     def _over(self) -> bool:
         return bool(self.rules.over(self.positions)[0])
+
+    def _won(self) -> bool:
+        """Whether the other side has passed and a pass wins, with dead stones on the board as without them."""
+        sign = 1 if self.turn == go.BLACK else -1
+        return self.positions.rows[0, go.PASSES] == 1 and sign * self.score() > 0 and sign * self.count() > 0
 
     def _open(self) -> Positions:
         """The position as if nobody had passed."""
@@ -230,14 +245,14 @@ class Player:
     def _plant(self) -> Forest | Uct:
         passed = self.positions.rows[0, go.PASSES] == 1
         position = self._open() if passed and not self.settled() else self.positions
-        if self.evaluate is not None:
-            return Forest(self.rules, position, self.search, self.evaluate, self.rollout)
-        most = min(self.search.simulations, MOST)
-        if self._uct is None or self._uct.rules != self.rules or self._uct.simulations != most:
-            self._uct = Uct(self.rules, position, most, self.random)
+        use = self.rules, self.search, self.evaluate, self.rollout
+        if self._kept and self._kept[0] == use:
+            self._kept[1].restart(position)
+        elif self.evaluate is not None:
+            self._kept = use, Forest(self.rules, position, self.search, self.evaluate, self.rollout)
         else:
-            self._uct.restart(position)
-        return self._uct
+            self._kept = use, Uct(self.rules, position, min(self.search.simulations, MOST), self.random)
+        return self._kept[1]
 
     def _ignored(self) -> bool:
         """Whether the other side's last moves were passes only: it will not be argued out of its count."""

@@ -214,7 +214,6 @@ def self_play(
     game = of.game
     positions = game.start(config.together)
     forest = Forest(game, positions, Search(config.simulations, batch=1), eye)
-    everyone = np.arange(config.together)
     planes, policies, alive, length = [], [], [], np.zeros(config.together, np.int64)
     while (going := np.isnan(game.outcome(forest.roots))).any():
         if config.root == "gumbel":
@@ -231,7 +230,7 @@ def self_play(
         alive.append(going)
         length += going
         game.play(forest.roots, actions)
-        forest.restart(everyone, forest.roots)
+        forest.restart(forest.roots)
     # a position of ply t in a game of T moves: the side to move at the end is its own where T − t is even
     ends, plies = game.outcome(forest.roots), np.arange(len(alive))[:, None]
     won = np.where((length - plies) % 2 == 0, ends, -ends).astype(np.float32)

@@ -183,8 +183,8 @@ class Forest:
         _keep(self.trees, actions)
         self.game.play(self.roots, actions)
 
-    def restart(self, index: np.ndarray, positions: Positions) -> None:
-        """Begin anew at `positions` in the trees `index`."""
+    def restart(self, positions: Positions, index: np.ndarray | slice = slice(None)) -> None:
+        """Begin anew at `positions` in the trees `index`, in the same memory."""
         self.settle()
         self.roots.rows[index], self.roots.history[index] = positions.rows, positions.history
         self.trees.used[index] = 0
