@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import volition.envs  # noqa: F401 - registers Glimpse-v0
+from volition.core import glimpse
 from volition.core.glimpse import GlimpseSensor
 from volition.core.policy import tree_map
 from volition.data.canvas import Canvas
@@ -56,11 +57,11 @@ def test_sensor_by_hand() -> None:
     image = torch.zeros(1, 4, 4, dtype=torch.uint8)
     image[0, 1, 2] = 255
     sensor = GlimpseSensor(4, 4, 2, 2)
-    glimpse = sensor.look(sensor.prepare(image), torch.zeros(1, 2))
-    assert glimpse.tolist() == [[[[0, 1], [0, 0]], [[0, 0.25], [0, 0]]]]
+    seen = sensor.look(sensor.prepare(image), torch.zeros(1, 2))
+    assert seen.tolist() == [[[[0, 1], [0, 0]], [[0, 0.25], [0, 0]]]]
     # x is horizontal: one pixel to the right is 2/4 = 0.5 in x, and the lit pixel moves one to the left.
-    glimpse = sensor.look(sensor.prepare(image), torch.tensor([[0.5, 0.0]]))
-    assert glimpse[0, 0].tolist() == [[1, 0], [0, 0]]
+    seen = sensor.look(sensor.prepare(image), torch.tensor([[0.5, 0.0]]))
+    assert seen[0, 0].tolist() == [[1, 0], [0, 0]]
 
 
 def test_prepared_memory_can_be_used_again() -> None:
@@ -69,6 +70,13 @@ def test_prepared_memory_can_be_used_again() -> None:
     fresh = sensor.prepare(second)
     reused = sensor.prepare(second, out=sensor.prepare(first))
     assert torch.equal(fresh, reused)
+
+
+def test_a_few_images_at_a_time_have_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    sensor, images = GlimpseSensor(20, 30, 4, 4), torch.full((5, 20, 30), 255, dtype=torch.uint8)
+    whole = sensor.prepare(images)
+    monkeypatch.setattr(glimpse, "IN_CACHE", 1)
+    assert torch.equal(sensor.prepare(images), whole) and int(whole.max()) == 64 * 255
 
 
 def test_digit_lies_whole_at_every_place_and_clutter_comes_over_it() -> None:

@@ -149,7 +149,7 @@ def test_location_gradient_is_that_of_the_expected_reward(baseline) -> None:
     p = full.diff(dim=0)  # [9, 2]: probability of each centre in x and in y
     cells = torch.cartesian_prod(torch.arange(9), torch.arange(9))  # (x, y)
     location = cells / size * 2 - 1
-    sums = env.sensor.prepare(image).expand(81, -1, -1).contiguous()
+    sums = env.sensor.prepare(image.expand(81, -1, -1))
     glimpse = env.sensor.look(sums, location.float()).flatten(1)
     with torch.no_grad():
         second = policy({"glimpse": glimpse, "location": location.float()}, Memory(h1.expand(81, -1), h1, h1))
