@@ -24,7 +24,7 @@ from volition.envs.go_game import Go
 from volition.errors import VolitionError
 from volition.gtp import Engine
 from volition.gtp_board import action_of, handicap, vertex
-from volition.gtp_clock import LATENCY, Clock
+from volition.gtp_clock import CALM, LATENCY, Clock
 
 
 @pytest.fixture
@@ -190,6 +190,22 @@ def test_memory_is_made_with_the_board(network: bool, monkeypatch: pytest.Monkey
         )
         assert len(made) == boards and engine.player.visits.sum() > 0
     assert boards == 2
+
+
+def test_without_time_the_priors_play() -> None:
+    asked = []
+
+    def judge(positions):
+        asked.append(len(positions.rows))
+        logits = np.zeros((len(positions.rows), 26), np.float32)
+        logits[:, 12] = 3
+        return logits, np.zeros(len(positions.rows), np.float32)
+
+    player = Player(Go(5, 0.5), judge, search=Search(simulations=100))
+    assert player.choose(go.BLACK, 0.0) == 12 and asked == [1]
+    player.play(go.BLACK, 12)
+    assert player.choose(go.WHITE, 0.0) in player.legal(go.WHITE).nonzero()[0] and asked == [1, 1]
+    assert not player.think(go.WHITE, 0.0) and player.think(go.WHITE, 600.0) and player.visits.sum() == 100
 
 
 def test_what_a_pass_wins_is_passed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,9 +412,9 @@ def test_the_clock_counts_what_nobody_tells_it() -> None:
     assert clock.share() == (None, 0, 0.0)
     clock.set(10, 0, 0)
     clock.spend(3 - LATENCY, late=1)
-    assert clock.share() == (6.0, 0, 0.0)
+    assert clock.share() == (6.0, 0, -1.0)  # the next may be as late
     clock.spend(100)
-    assert clock.share() == (0.0, 0, 0.0)
+    assert clock.share() == (0.0, 0, -CALM)
     clock.set(10, 30, 5)  # ten seconds, then thirty for each five moves
     assert clock.share() == (10.0, 0, 6.0)
     clock.spend(12 - LATENCY)  # two of them are overtime's, and so is the move
@@ -410,6 +426,11 @@ def test_the_clock_counts_what_nobody_tells_it() -> None:
     assert clock.share() == (7.0, 2, 0.0)
     clock.tell(8, 0)
     assert clock.share() == (8.0, 0, 6.0)
+    clock.tell(7.5, 0)  # half a second that only the referee has seen
+    assert clock.share() == (7.5, 0, 5.5)
+    clock.tell(2, 0)  # too much for that: it was set anew
+    clock.tell(30, 0)
+    assert clock.share() == (30.0, 0, 5.5)
     clock.set(0, 20, 4)
     assert clock.share() == (20.0, 4, 0.0)
     clock.set(0, 20, 0)

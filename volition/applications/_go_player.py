@@ -160,7 +160,10 @@ class Player:
         stop = self.rules.size**2
         if self._over():
             return stop
-        best = int(self.visits.argmax())
+        if self._forest is None or self.visits.any():
+            best = int(self.visits.argmax())
+        else:  # there was time for the priors only
+            best = int(self._forest.priors()[0].argmax())
         if best == stop and not self.settled():
             best = self._instead()
         self.value = float(self.values[best])

@@ -112,12 +112,16 @@ class Forest:
         self.root_value = np.full(count, np.nan, np.float32)  # what `evaluate` thought of the roots; of kept ones, Q
 
     def run(self, simulations: int | None = None, seconds: float = np.inf, alive: np.ndarray | None = None) -> None:
-        """Descend until every root (of those `alive` `[G]`) has `simulations` visits, or the time is up."""
+        """Descend until every root (of those `alive` `[G]`) has `simulations` visits, or the time is up.
+
+        No round is begun that would end too late if it took as long as the one before. In 0 seconds the roots are
+        evaluated and that is all.
+        """
         wanted = self.search.simulations if simulations is None else simulations
         until = time.monotonic() + seconds
         alive = self.make_roots(alive)
-        asked = np.empty(len(alive), np.int64)
-        while True:
+        asked, took = np.empty(len(alive), np.int64), 0.0
+        while (began := time.monotonic()) + took < until:
             _asked(self.trees, asked)
             left = np.where(alive, wanted - asked, 0)
             if left.max(initial=0) <= 0:
@@ -126,8 +130,7 @@ class Forest:
                 if not self._away:
                     break
                 self._receive(len(self._away) - 1)  # until then there is nothing to descend to
-            if time.monotonic() >= until:
-                break
+            took = time.monotonic() - began
         self.settle()
 
     def round(self, wanted: np.ndarray, begin: np.ndarray | None = None) -> int:
