@@ -1,16 +1,20 @@
 """Detection on proposals: perfect windows are a perfect detector, doubles and padding are none, tuning learns."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from volition.applications import tree_rl
 from volition.applications._tree_detection import Detections, compare, detect, mean_ap, proposers, suppress, tune
 from volition.core.detection import encode, nms
 from volition.core.windows import iou
 from volition.data.boxes import Box, BoxedImages, pack
 from volition.errors import VolitionError
 from volition.nets.regions import Detector
+from volition.run import Run
 
 A, B, C = (10.0, 10.0, 60.0, 60.0), (100.0, 20.0, 180.0, 70.0), (20.0, 30.0, 120.0, 90.0)
 
@@ -142,6 +146,12 @@ def test_nothing_to_tune_on_is_said() -> None:
     with pytest.raises(VolitionError, match="no proposal overlaps"):
         empty = torch.zeros(1, 1, 4)
         tune(Detector(7, 2), seen, torch.tensor([[A]]), empty, -torch.ones(1, 1).long(), torch.Generator())
+
+
+def test_classes_to_test_are_those_to_train() -> None:
+    train = pictures()
+    with pytest.raises(VolitionError, match="three has classes a, c to test, a, b to train"):
+        tree_rl.look(tree_rl.Config(), Run(), replace(train, classes=("a", "c")), train)
 
 
 def test_a_detector_is_a_module_of_nets() -> None:

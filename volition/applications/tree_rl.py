@@ -294,14 +294,13 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
     `apart`, `path` a single path. `map_31` and `map_63` are the mAP of a detector of as many proposals, `map07_…` by
     eleven points.
     """
-    images = load_images(config, run, "test")
-    agent, seen = look(config, run, images)
+    images, train = load_images(config, run, "test"), load_images(config, run, "train")
+    agent, seen = look(config, run, images, train)
     size, boxes = images.size.to(run.device), images.boxes.to(run.device)
     counts = tuple(count for count in COUNTS if count <= config.most)
     few = tuple(count for count in counts if count <= 63)
     generator = torch.Generator(run.device).manual_seed(TEST_SEED)
     plain, make = agent.searcher(seen), agent.searcher(seen, config.apart)
-    train = load_images(config, run, "train")
     rows = [("", counts, search(make, size, boxes, counts))]
     rows.append(("plain", counts, search(plain, size, boxes, counts)))
     rows.append(("path", few, path(lambda i: flip(plain(i), generator), size, boxes, few)))
@@ -326,7 +325,7 @@ def watch(config: Config, run: Run) -> list[Path]:
     """Pictures of four test images: the tree by level, and the way to each object."""
     images = load_images(config, run, "test")
     images = images.subset(range(min(4, len(images))))
-    agent, seen = look(config, run, images)
+    agent, seen = look(config, run, images, load_images(config, run, "train"))
     every = torch.arange(len(images), device=run.device)
     windows = tree(agent.searcher(seen, config.apart)(every), whole(seen.size), seen.size, config.levels).cpu()
     pictures = [images.pixels(i).permute(1, 2, 0).numpy() for i in range(len(images))]
@@ -337,10 +336,13 @@ def watch(config: Config, run: Run) -> list[Path]:
     ]
 
 
-def look(config: Config, run: Run, images: BoxedImages) -> tuple[TreeAgent, Seen]:
-    """The trained agent and its features of images."""
+def look(config: Config, run: Run, images: BoxedImages, train: BoxedImages) -> tuple[TreeAgent, Seen]:
+    """The trained agent and its features of images, whose classes must be those it was trained on."""
+    if images.classes != train.classes:
+        here, there = (", ".join(each.classes) for each in (images, train))
+        raise VolitionError(f"{images.name} has classes {here} to test, {there} to train: list them all in classes.txt")
     run.dataset = images.name
-    agent = make_agent(config, len(images.classes)).to(run.device)
+    agent = make_agent(config, len(train.classes)).to(run.device)
     run.track(policy=agent)
     return agent.eval(), eyes(config, run, agent, images)
 
