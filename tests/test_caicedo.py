@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from volition.applications import caicedo
 from volition.applications._tree_lessons import lesson_windows
 from volition.applications._tree_sight import Canvas, Maps, Seen
+from volition.applications._trigger_images import put_first, split_by, wanted
 from volition.applications._trigger_scores import effort, fixed, precision, reached
 from volition.applications._trigger_search import MEMORY, PATIENCE, TRIGGER, Oracle, Trail, crossed, search, starts
 from volition.core.windows import CAICEDO, iou, transform
@@ -102,19 +103,19 @@ def test_images_are_split_by_class() -> None:
     box = (10.0, 10, 60, 60)
     objects = [[Box(*box, 0)], [Box(*box, 1), Box(*box, 2)], [Box(*box, 2)], [Box(*box, 0)]]
     images = pack("four", ("a", "b", "c"), tuple("1234"), [(100, 100)] * 4, objects, None)
-    own = caicedo.split_by(images, "b")
+    own = split_by(images, "b")
     assert own.classes == ("b", "other") and own.ids == ("2", "1")
     assert own.label.tolist() == [[0, 1], [1, -1]]
-    assert caicedo.wanted(caicedo.VARIANTS["tiny"], images) == "a"
+    assert wanted("", images) == "a"
 
 
 def test_the_class_looked_for_comes_first() -> None:
     objects = [[Box(10.0, 10, 60, 60, 1), Box(10.0, 10, 60, 60, 2)], [Box(10.0, 10, 60, 60, 0)]]
     images = pack("two", ("a", "b", "c"), tuple("12"), [(100, 100)] * 2, objects, None)
-    first = caicedo.put_first(images, "b")
+    first = put_first(images, "b")
     assert first.classes == ("b", "a", "c")
     assert first.label.tolist() == [[0, 2], [1, -1]]
-    assert caicedo.put_first(images, "a").label.equal(images.label)
+    assert put_first(images, "a").label.equal(images.label)
 
 
 class Fake(torch.nn.Module):

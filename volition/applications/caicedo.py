@@ -10,7 +10,7 @@ training Q-learning; what is done at random is drawn among the actions that pay 
 """
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from volition.applications._tree_lessons import Lessons
 from volition.applications._tree_limits import grid
 from volition.applications._tree_sight import Canvas, Maps, Seen, Sight
 from volition.applications._trigger_agent import TriggerAgent
+from volition.applications._trigger_images import one_of_two, put_first, split_by, wanted
 from volition.applications._trigger_picture import draw_trail
 from volition.applications._trigger_scores import fixed, judged, report
 from volition.applications._trigger_search import (
@@ -176,7 +177,7 @@ def train(config: Config, run: Run | None = None) -> TriggerAgent:
     """The backbone's lessons; then features of the images that matter, once; then Q-learning."""
     run = run or Run()
     images = load_images(config, run, "train")
-    label = wanted(config, images)
+    label = wanted(config.label, images)
     run.dataset = f"{images.name}, {label}"
     # VGG-16 has nothing to learn from other images, whose maps would fill the memory
     own = split_by(images, label) if config.weights else put_first(images, label)
@@ -321,35 +322,6 @@ def load_images(config: Config, run: Run, split: str) -> BoxedImages:
     return box_data.load(config.images, run.data, split, count, validation=config.validation)
 
 
-def put_first(images: BoxedImages, label: str) -> BoxedImages:
-    """The same with `label` as class 0, in the place of what was."""
-    old, classes = images.classes.index(label), list(images.classes)
-    classes[0], classes[old] = classes[old], classes[0]
-    kind = torch.where(images.label == old, 0, torch.where(images.label == 0, old, images.label))
-    return replace(images, classes=tuple(classes), label=kind)
-
-
-def one_of_two(images: BoxedImages, label: str) -> BoxedImages:
-    """The same with two classes, `label` and all others."""
-    kind = torch.where(images.label == images.classes.index(label), 0, torch.where(images.label < 0, -1, 1))
-    return replace(images, classes=(label, "other"), label=kind)
-
-
-def split_by(images: BoxedImages, label: str) -> BoxedImages:
-    """The images that show the class, in which episodes are, and as many that do not."""
-    shown = (images.label == images.classes.index(label)).any(1)
-    barren = (~shown).nonzero()[: int(shown.sum()), 0]
-    return one_of_two(images, label).subset(torch.cat([shown.nonzero()[:, 0], barren]))
-
-
-def wanted(config: Config, images: BoxedImages) -> str:
-    """The class of the settings, or the one that most images show."""
-    if config.label and config.label not in images.classes:
-        raise VolitionError(f"label {config.label!r} is no class of {images.name}: {', '.join(images.classes)}")
-    shown = [(images.label == i).any(1).sum() for i in range(len(images.classes))]
-    return config.label or images.classes[int(torch.stack(shown).argmax())]
-
-
 @torch.no_grad()
 def trails(
     config: Config, agent: TriggerAgent, seen: Seen, canvas: Canvas, objects: Tensor, generator: torch.Generator
@@ -421,7 +393,7 @@ def trained(config: Config, run: Run) -> tuple[TriggerAgent, BoxedImages]:
     """The trained agent, and test images of which class 0 is the one that it looks for."""
     images = load_images(config, run, "test")
     taught = load_images(config, run, "train")
-    label = wanted(config, taught)
+    label = wanted(config.label, taught)
     run.dataset = f"{images.name}, {label}"
     agent = make_agent(config, 2 if config.weights else len(taught.classes)).to(run.device)
     run.track(policy=agent)
