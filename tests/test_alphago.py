@@ -1,6 +1,7 @@
 """AlphaGo's stages: the pool, the gradient of self-play, and that a value network learns who wins."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 pytest.importorskip("numba")
 
 from volition.applications import alphago
+from volition.applications._actors import actors
 from volition.applications._go_lessons import OwnGames, value_error
 from volition.applications._go_net import Judge, Pool, frozen, make_net
+from volition.applications._go_self_play import Table, both, duels, first_moves, relays, seeds, won_by_first
 from volition.applications._go_training import squared_error
 from volition.cli import main
 from volition.envs import go
@@ -48,6 +51,58 @@ def test_half_of_self_play_is_with_either_colour() -> None:
     with run:
         alphago.reinforce(config, Stage(run, "reinforce", 0), make_net(**config.net))
     assert [row["reinforce_won"] for row in run.history] == [50.0, 50.0]
+
+
+def test_lots_are_the_same_games_in_another_process() -> None:
+    table = Table(Go(5, 0.5), TINY.net, False, "cpu", 6)
+    torch.manual_seed(0)
+    weights, numbers = both(make_net(**TINY.net), make_net(**TINY.net)), seeds(np.random.default_rng(0), 3)
+    assert len(set(numbers)) == 3
+    found = []
+    for workers in (0, 1):
+        with actors(partial(duels, table, 1.0), workers) as play:
+            found.append(play(weights, numbers))
+    for here, there in zip(*found, strict=True):
+        np.testing.assert_array_equal(here.moves, there.moves)
+        np.testing.assert_array_equal(here.winner, there.winner)
+    assert not np.array_equal(found[0][0].key, found[0][1].key)
+    for games in found[0]:
+        mine = first_moves(games, table.rules)
+        assert (mine.ply % 2 == mine.game % 2).all() and set(mine.game) == set(range(6))
+    won = replace(found[0][0], winner=np.array([1, 1, -1, -1, 1, 0], np.int8))
+    assert won_by_first(won) == pytest.approx(100 * 3.5 / 6)  # games 0, 3, 4, and half of the last
+
+
+def test_relays_change_over_after_a_random_move() -> None:
+    table = Table(Go(5, 0.5), TINY.net, False, "cpu", 40)
+    net = make_net(**TINY.net)
+    games, ply = relays(table, 4, both(net, net), 7)
+    assert len(games) == 40 and set(ply) == {1, 2, 3, 4}
+    again, _ = relays(table, 4, both(net, net), 7)
+    np.testing.assert_array_equal(games.moves, again.moves)
+
+
+def test_the_gradient_of_self_play_is_that_of_all_its_parts() -> None:
+    config, net = replace(TINY, bf16=False), make_net(**TINY.net).eval()  # no statistics of batches
+    table = Table(Go(5, 0.5), TINY.net, False, "cpu", 8)
+    moves = first_moves(duels(table, 1.0, both(net, net), 0), table.rules)
+    sums, gradients = [], []
+    for split in (1, 2):
+        net.zero_grad()
+        rng = Fixed()
+        parts = [moves.take(part) for part in np.array_split(np.arange(len(moves)), split)]
+        sums.append(np.sum([alphago.backward(config, net, part, rng) for part in parts], 0))
+        gradients.append([p.grad.clone() for p in net.parameters()])
+    assert sums[0] == pytest.approx(sums[1], rel=1e-4)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+class Fixed:
+    """Turns no board."""
+
+    def integers(self, high: int, size: int) -> np.ndarray:
+        return np.zeros(size, np.int64)
 
 
 def test_unknown_winners_do_not_count() -> None:
@@ -89,6 +144,8 @@ def test_the_papers_networks() -> None:
         ({"layers": 2}, "layers is 2"),
         ({"held": 0.6}, "held is 0.6"),
         ({"rollout": replace(TINY.rollout, positions=0)}, "rollout.positions is 0"),
+        ({"reinforce": replace(TINY.reinforce, games=100)}, "reinforce.games is 100; .* a multiple"),
+        ({"workers": -1}, "workers is -1"),
     ],
 )
 def test_settings_that_cannot_be(change, what: str) -> None:

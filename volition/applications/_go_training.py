@@ -8,10 +8,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from volition.applications._go_lessons import examples
-from volition.applications._go_net import Judge, frozen
 from volition.core.schedules import cosine
 from volition.envs.go_replay import Moves
-from volition.envs.go_selfplay import Policy
 from volition.machine import multiplies_bf16
 from volition.stage import Stage
 
@@ -64,9 +62,3 @@ def descend(net: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip
 def dice(run: Stage) -> np.random.Generator:
     """Random numbers for an update, from those of the run."""
     return np.random.default_rng(int(torch.randint(2**62, (), generator=run.generator, device=run.device)))
-
-
-def policy_of(net: nn.Module, size: int, bf16: bool, rng: np.random.Generator) -> Policy:
-    """A network as a policy of `play_games`, each position turned at random."""
-    judge = Judge(frozen(net, bf16), size, int(rng.integers(2**31)))
-    return lambda positions: judge(positions)[0]

@@ -14,6 +14,7 @@ search   Q + u with p_σ as priors, v_θ and rollouts of p_π as values (`core.s
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +22,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from volition.applications._actors import actors
 from volition.applications._go_lessons import OwnGames, accuracy, examples, expert_moves, experts, value_error
 from volition.applications._go_net import Judge, Pool, frozen, make_net
 from volition.applications._go_picture import draw_boards
-from volition.applications._go_training import begin, descend, dice, draw, look, policy_of, slow, squared_error
+from volition.applications._go_self_play import LOT, Table, both, duels, first_moves, relays, seeds, won_by_first
+from volition.applications._go_settings import Reinforce, Rollout, Supervised, Value
+from volition.applications._go_training import begin, descend, dice, draw, look, slow, squared_error
 from volition.core.losses import policy_gradient
 from volition.core.search import Forest, Search
 from volition.envs.go_game import Go
 from volition.envs.go_planes import turn
-from volition.envs.go_replay import Moves, replay
+from volition.envs.go_replay import Moves
 from volition.envs.go_rollout import RolloutPolicy
-from volition.envs.go_selfplay import any_move, colours, open_moves, play_games
+from volition.envs.go_selfplay import open_moves
 from volition.errors import VolitionError
 from volition.run import Run
 from volition.stage import Stage
@@ -39,72 +43,6 @@ from volition.stage import Stage
 WATCHED = 200  # simulations a move of the game that `watch` draws
 MATCH = 400  # games between p_ρ and p_σ when measuring
 PART = 512  # positions of a self-play gradient in memory at a time
-
-
-@dataclass(frozen=True)
-class Supervised:
-    updates: int = 5_000
-    """Updates of imitation."""
-    batch: int = 256
-    """Positions per update."""
-    lr: float = 2e-3
-    """Learning rate of AdamW at the beginning, falling to 0 as half a cosine."""
-    value: float = 0.5
-    """Weight of the squared error of who won."""
-    rank: int = 1
-    """Moves of players from this rank on are imitated, 1 is 1 dan, −5 is 5 kyu; −99 is everybody."""
-    weight_decay: float = 1e-4
-    """Of AdamW."""
-    clip: float = 1.0
-    """Largest norm of a gradient."""
-
-
-@dataclass(frozen=True)
-class Rollout:
-    updates: int = 120
-    """Updates, each one pass of Adagrad over `positions` moves."""
-    positions: int = 4_096
-    """Moves drawn per update."""
-    lr: float = 0.05
-    """Learning rate of Adagrad."""
-
-
-@dataclass(frozen=True)
-class Reinforce:
-    updates: int = 120
-    """Updates (10,000 in the paper)."""
-    games: int = 128
-    """Games per update, half of them with either colour."""
-    lr: float = 4e-4
-    """Learning rate of AdamW at the beginning, falling to 0 as half a cosine."""
-    value: float = 0.5
-    """Weight of the squared error of the value, which is the baseline."""
-    pool: int = 25
-    """Updates after which the weights join the pool of opponents (500 in the paper)."""
-    temperature: float = 1.0
-    """Of the policies that play."""
-
-
-@dataclass(frozen=True)
-class Value:
-    games: int = 24_576
-    """Games (30 million in the paper)."""
-    together: int = 512
-    """Games played side by side; one update of the stage `games`."""
-    latest: float = 0.8
-    """The random move is one of the first latest·N² (1.25 in the paper)."""
-    whole: bool = False
-    """Learn from all positions after it instead of one: more data, but alike, and the network learns games by heart."""
-    updates: int = 2_000
-    """Updates of the network, which begins as that of stage 1."""
-    batch: int = 256
-    """Positions of own games per update."""
-    lr: float = 1e-3
-    """Learning rate of AdamW at the beginning, falling to 0 as half a cosine."""
-    policy: float = 1.0
-    """Weight of further imitation, as many moves of experts in each update; 0 leaves the policy as it was."""
-    held: float = 0.1
-    """Share of the games kept aside to measure."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +73,8 @@ class Config:
     """… with so many simulations a move."""
     held: float = 0.05
     """Share of the experts' games kept aside for validation, and as much for the test."""
+    workers: int = 0
+    """Processes that play the games of stages 3 and 4, 0 is this one alone; the games are the same."""
     bf16: bool = True
     """Multiply in bfloat16 where the machine can."""
 
@@ -158,6 +98,11 @@ class Config:
                 raise VolitionError(f"{name} is {count}; it must be 1 or more")
         if self.reinforce.games < 2 or self.reinforce.games % 2:
             raise VolitionError(f"reinforce.games is {self.reinforce.games}; it must be even, half for either colour")
+        for name, count in {"reinforce.games": self.reinforce.games, "value.together": self.value.together}.items():
+            if count > LOT and count % LOT:
+                raise VolitionError(f"{name} is {count}; it must be at most {LOT} or a multiple of that")
+        if self.workers < 0:
+            raise VolitionError(f"workers is {self.workers}; it must be 0 or more")
         if self.layers and self.layers < 3:
             raise VolitionError(f"layers is {self.layers}; the plain networks have 3 or more, 0 is the residual one")
         if not 0 < self.value.latest <= 3:
@@ -263,38 +208,47 @@ def reinforce(config: Config, run: Stage, sigma: nn.Module) -> nn.Module:
     """
     stage, rules = config.reinforce, config.rules
     net, optimizer = begin(make_net(**config.net), run, 0.0, sigma)
-    pool = Pool(sigma)
+    pool, foe = Pool(sigma), make_net(**config.net)
     run.track(pool=pool)
-    black = np.arange(stage.games) % 2
-    for update in run.loop(stage.updates):
-        rng = dice(run)
-        foe = make_net(**config.net).to(run.device)
-        foe.load_state_dict(pool.draw(rng))
-        players = [policy_of(player, config.size, config.bf16, rng) for player in (net, foe)]
-        games = play_games(rules, players, colours(rules, black, 1 - black), rng, stage.temperature)
-        moves = replay(games, rules)
-        moves = moves.take(np.flatnonzero((moves.whose == 1) == (black[moves.game] == 0)))
-        optimizer.zero_grad(set_to_none=True)
-        policy_sum = value_sum = 0.0
-        for part in np.array_split(np.arange(len(moves)), len(moves) // PART + 1):
-            turned = rng.integers(8, size=len(part))
-            planes, action, won = examples(moves, part, turned, run.device)
-            logits, value = look(net, planes, config.bf16)
-            allowed = turn(open_moves(rules, moves.positions(part)[0]), turned, config.size)
-            logits = logits.masked_fill(~torch.from_numpy(allowed).to(run.device), -torch.inf) / stage.temperature
-            log_prob = logits.log_softmax(-1).gather(1, action[:, None])[:, 0]
-            policy_loss = policy_gradient(log_prob, won - value.detach()).sum() / len(moves)
-            value_loss = squared_error(value, won) * len(part) / len(moves)
-            (policy_loss + stage.value * value_loss).backward()
-            policy_sum, value_sum = policy_sum + policy_loss.detach(), value_sum + value_loss.detach()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        slow(optimizer, update, stage.lr, stage.updates, warm_up=10)
-        optimizer.step()
-        won_share = 50 + 50 * float(np.where(black == 0, games.winner, -games.winner).mean())
-        run.log(update, policy=policy_sum, value=value_sum, won=won_share, moves=len(games.moves) / stage.games)
-        if (update + 1) % stage.pool == 0:
-            pool.add(net)
+    table = table_of(config, run, stage.games)
+    with actors(partial(duels, table, stage.temperature), config.workers) as play:
+        for update in run.loop(stage.updates):
+            rng = dice(run)
+            foe.load_state_dict(pool.draw(rng))
+            lots = play(both(net, foe), seeds(rng, stage.games // table.games))
+            lessons = [first_moves(games, rules) for games in lots]
+            count = sum(map(len, lessons))
+            optimizer.zero_grad(set_to_none=True)
+            policy_loss, value_loss = np.sum([backward(config, net, moves, rng) for moves in lessons], 0) / count
+            for p in net.parameters():
+                p.grad /= count
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            slow(optimizer, update, stage.lr, stage.updates, warm_up=10)
+            optimizer.step()
+            length = sum(len(games.moves) for games in lots) / stage.games
+            won_share = float(np.mean([won_by_first(games) for games in lots]))
+            run.log(update, policy=policy_loss, value=value_loss, won=won_share, moves=length)
+            if (update + 1) % stage.pool == 0:
+                pool.add(net)
     return net
+
+
+def backward(config: Config, net: nn.Module, moves: Moves, rng: np.random.Generator) -> tuple[float, float]:
+    """Add the gradients of −Σ log p_ρ(a_t|s_t)·(z_t − v(s_t)) and of the weighed Σ (z_t − v(s_t))²; both sums."""
+    stage, device = config.reinforce, next(net.parameters()).device
+    policy_sum = value_sum = 0.0
+    for part in np.array_split(np.arange(len(moves)), len(moves) // PART + 1):
+        turned = rng.integers(8, size=len(part))
+        planes, action, won = examples(moves, part, turned, device)
+        logits, value = look(net, planes, config.bf16)
+        allowed = turn(open_moves(config.rules, moves.positions(part)[0]), turned, config.size)
+        logits = logits.masked_fill(~torch.from_numpy(allowed).to(device), -torch.inf) / stage.temperature
+        log_prob = logits.log_softmax(-1).gather(1, action[:, None])[:, 0]
+        policy_loss = policy_gradient(log_prob, won - value.detach()).sum()
+        value_loss = squared_error(value, won) * len(part)
+        (policy_loss + stage.value * value_loss).backward()
+        policy_sum, value_sum = policy_sum + policy_loss.item(), value_sum + value_loss.item()
+    return policy_sum, value_sum
 
 
 def chunks(config: Config) -> int:
@@ -304,20 +258,24 @@ def chunks(config: Config) -> int:
 
 def play(config: Config, run: Stage, sigma: nn.Module, rho: nn.Module) -> OwnGames:
     """Stage 4: p_σ plays moves 1 … U − 1, U is random, p_ρ plays on; U ~ unif{1 … latest}. (Silver 2016, methods)"""
-    stage, rules = config.value, config.rules
-    own = OwnGames(rules)
+    stage = config.value
+    own = OwnGames(config.rules)
     run.track(games=own)
+    table = table_of(config, run, stage.together)
     latest = max(1, round(stage.latest * config.size**2))
-    plies = np.arange(rules.moves)
-    for update in run.loop(chunks(config)):
-        rng = dice(run)
-        one, other = (policy_of(net, config.size, config.bf16, rng) for net in (sigma, rho))
-        random = rng.integers(latest, size=(stage.together, 1))
-        turns = np.where(plies < random, 0, np.where(plies == random, 1, 2))
-        games = play_games(rules, (one, any_move, other), turns, rng)
-        own.add(games, random[:, 0] + 1)
-        run.log(update, moves=len(games.moves) / stage.together, black=50 + 50 * games.winner.mean())
+    with actors(partial(relays, table, latest), config.workers) as play_lots:
+        for update in run.loop(chunks(config)):
+            lots = play_lots(both(sigma, rho), seeds(dice(run), stage.together // table.games))
+            for games, ply in lots:
+                own.add(games, ply)
+            length = sum(len(games.moves) for games, _ in lots) / stage.together
+            run.log(update, moves=length, black=50 + 50 * float(np.mean([games.winner for games, _ in lots])))
     return own
+
+
+def table_of(config: Config, run: Stage, games: int) -> Table:
+    """Where lots of so many games in all are played."""
+    return Table(config.rules, config.net, config.bf16, str(run.device), min(games, LOT))
 
 
 def learn_value(config: Config, run: Stage, sigma: nn.Module, experts: Moves | None, lessons: Moves) -> nn.Module:
@@ -355,10 +313,8 @@ def evaluate(config: Config, run: Run) -> dict[str, float]:
     positions, action = moves.positions(np.arange(min(len(moves), 20_000)))
     found["top1_rollout"] = 100 * float((policy.probabilities(positions).argmax(1) == action).mean())
 
-    rng, black = np.random.default_rng(run.seed), np.arange(MATCH) % 2
-    players = [policy_of(net, config.size, config.bf16, rng) for net in (rho, sigma)]
-    match = play_games(config.rules, players, colours(config.rules, black, 1 - black), rng)
-    found["reinforce_won"] = 50 + 50 * float(np.where(black == 0, match.winner, -match.winner).mean())
+    table = Table(config.rules, config.net, config.bf16, str(run.device), MATCH)
+    found["reinforce_won"] = won_by_first(duels(table, 1.0, both(rho, sigma), run.seed))
 
     own = OwnGames(config.rules)
     Stage(run, "games", 0).track(games=own)
