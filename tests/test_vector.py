@@ -284,6 +284,9 @@ ENVS: dict[str, dict[str, Any]] = {
     "Taxi-v4": {},
     "Blackjack-v1": {},
     "MountainCarContinuous-v0": {"limit": 25},
+    "volition/Glimpse-v0": {},
+    "volition/Catch-v0": {},
+    "volition/Windows-v0": {"options": {"steps": 20, "side": 16}},
 }
 
 

@@ -192,7 +192,8 @@ class CatchEnv(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict]:
         """Begin a game."""
         super().reset(seed=seed)
-        obs, info = self.vector.reset(seed=seed, options=options)
+        # all chance comes from np_random, so that an episode can be lived through again
+        obs, info = self.vector.reset(seed=int(self.np_random.integers(2**62)), options=options)
         return tree_map(lambda x: x[0], obs), info
 
     def step(self, action: Obs) -> tuple[Obs, float, bool, bool, dict[str, Any]]:

@@ -230,9 +230,11 @@ class WindowsEnv(gym.Env):
         self.action_space = gym.spaces.Discrete(self._actions)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Obs, dict]:
-        """Begin an episode with the next image."""
+        """Begin an episode with any image, or that of `options["images"]`."""
         super().reset(seed=seed)
-        self.vector.reset(seed=seed, options=options)
+        # all chance comes from np_random, so that an episode can be lived through again
+        image = int(self.np_random.integers(len(self.vector.images)))
+        self.vector.reset(options=options if options and "images" in options else {"images": [image]})
         self._pixels = self.vector.images.pixels(int(self.vector.image[0]))
         self._whole = self._patch(self._pixels)
         return self._obs(), self._info()
