@@ -69,6 +69,13 @@ def row_length(n: int) -> int:
 
 
 @jit
+def copy(row, to):
+    """Make `to` the same as row: written out, for numba takes four times as long over `to[:] = row`."""
+    for i in range(len(row)):
+        to[i] = row[i]
+
+
+@jit
 def clear(row, n):
     """Make the row an empty board of side n, with black to begin."""
     row[:] = 0

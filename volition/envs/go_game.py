@@ -143,7 +143,7 @@ def _play(rows, history, actions, rule, limit):
 def _follow(rows, history, index, paths, lengths, rule, limit, new_rows, new_history):
     for k in range(len(index)):
         i = index[k]
-        new_rows[k] = rows[i]
+        go.copy(rows[i], new_rows[k])
         count = rows[i, go.MOVES] + 1
         new_history[k, :count] = history[i, :count]
         for d in range(lengths[k]):

@@ -127,7 +127,7 @@ def _saved(rows, moves, state, numbers, s):
                 known, value = True, True
                 break
             if t != d:
-                rows[t] = rows[d]
+                go.copy(rows[d], rows[t])
             go.play(rows[t], p)
             left = find_liberties(rows[t], s, numbers[1:]) if defends else 2
             if left == 2:
@@ -149,7 +149,7 @@ def captures(row, s, room, to, plane):
     for here, there in ((p, q), (q, p)):
         if _room(row, there, here) > 2 or not go.legal(row, here):
             continue
-        rows[0] = row
+        go.copy(row, rows[0])
         numbers[0] = NODES
         go.play(rows[0], here)
         if not _saved(rows, moves, state, numbers, s):
@@ -166,7 +166,7 @@ def escapes(row, s, room, to, plane):
         p = moves[DEPTH, i]
         if plane[to[go.to_action(n, p)]] or not go.legal(row, p):
             continue
-        rows[0] = row
+        go.copy(row, rows[0])
         numbers[0] = NODES
         go.play(rows[0], p)
         left = find_liberties(rows[0], s, numbers[1:])

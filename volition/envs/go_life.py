@@ -97,7 +97,7 @@ def _owners(rows, games, random, careful, mean):
     work, owner = np.empty_like(rows[0]), np.empty(go.points(n), np.int8)
     for k in range(len(rows)):
         for g in range(games):
-            work[:] = rows[k]
+            go.copy(rows[k], work)
             work[go.TURN] = go.BLACK if g % 2 == 0 else go.WHITE
             work[go.KO], work[go.PASSES], work[go.MOVES] = go.PASS, 0, 0
             if careful:

@@ -201,7 +201,7 @@ def last_move(row, see, work, moves, found, spots, features):
             for i in range(find_answers(row, q, moves)):
                 p = moves[i]
                 if go.legal(row, p):
-                    work[:] = row
+                    go.copy(row, work)
                     go.play(work, p)
                     if find_liberties(work, q, found) > 1:
                         total = _add(spots, features, begin, total, p, SAVE)

@@ -114,7 +114,7 @@ def _judge(rows, random, limit, komi, results):
     owner = np.empty(go.points(rows[0, go.SIZE]), np.int8)
     work = np.empty_like(rows[0])
     for k in range(len(rows)):
-        work[:] = rows[k]
+        go.copy(rows[k], work)
         go.random_game(work, random, limit)
         black = result(work, owner, komi) if work[go.TURN] == go.BLACK else -result(work, owner, komi)
         results[k] = black if rows[k, go.TURN] == go.BLACK else -black
@@ -158,7 +158,7 @@ def _uct(trees, rows, history, simulations, random, rule, ko, limit, komi):
         if node >= 0:
             note(trees, 0, edges, depth, np.float32(np.nan), trees.ended[0, node])
             continue
-        row[:] = rows[0]
+        go.copy(rows[0], row)
         for d in range(depth):
             step(row, past, np.int64(path[d]), ko, limit)
         node = LEAF
