@@ -109,7 +109,11 @@ def draw(history: list[dict[str, float]], path: Path, title: str) -> None:
 
     columns = 2 if len(names) == 4 else min(len(names), 3)
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(4.0 * columns, 2.6 * rows + 0.4), dpi=110, layout="constrained")
+    width, height = 4.0 * columns, 2.6 * rows + 0.4
+    figure = Figure(figsize=(width, height), dpi=110)
+    # room for labels in inches: a layout that measures them first takes as long again as drawing
+    left, bottom, right, top = 0.6 / width, 0.45 / height, 1 - 0.1 / width, 1 - 0.6 / height
+    figure.subplots_adjust(left, bottom, right, top, wspace=0.2, hspace=0.3)
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
     for i, name in enumerate(names):
