@@ -64,9 +64,7 @@ class Search:
     """Room for nodes; 0 is what `simulations` need."""
 
 
-ALPHAGO = Search(
-    c=5.0, lam=0.5, loss=3.0, threshold=40, temperature=0.67, ahead=1
-)  # Silver 2016, extended data table 5
+ALPHAGO = Search(ahead=1, c=5.0, lam=0.5, loss=3.0, threshold=40, temperature=0.67)  # extended data table 5 there
 
 
 class _Round(NamedTuple):
@@ -186,11 +184,11 @@ class Forest:
         _keep(self.trees, actions)
         self.game.play(self.roots, actions)
 
-    def restart(self, positions: Positions, index: np.ndarray | slice = slice(None)) -> None:
-        """Begin anew at `positions` in the trees `index`, in the same memory."""
+    def restart(self, positions: Positions) -> None:
+        """Begin anew at `positions` `[G]` in the same memory."""
         self.settle()
-        self.roots.rows[index], self.roots.history[index] = positions.rows, positions.history
-        self.trees.used[index] = 0
+        self.roots.rows[:], self.roots.history[:] = positions.rows, positions.history
+        self.trees.used[:] = 0
 
     def root_visits(self) -> np.ndarray:
         """Visits of each root's edges in all `[G]`."""
