@@ -10,7 +10,7 @@ from volition.envs import go
 from volition.envs.go_game import KO, Go, step
 
 UCB = Rule(c=0.5, lam=1.0, ucb=True)  # Kocsis and Szepesvári 2006; results in −1 … 1
-BLOCK = 100  # simulations between two looks at the clock
+FIRST, BLOCK = 8, 100  # simulations before the first look at the clock, doubled from look to look up to BLOCK
 
 
 class RandomGames:
@@ -41,12 +41,16 @@ class Uct:
     def run(self, simulations: int | None = None, seconds: float = np.inf) -> None:
         """Simulate until the root has so many visits, or the time is up."""
         wanted = self.simulations if simulations is None else simulations
-        ends, rules = time.monotonic() + seconds, self.rules
+        begun, rules = time.monotonic(), self.rules
+        ends, block = begun + seconds, FIRST
         while (left := wanted - int(self.root_visits()[0])) > 0:
-            block = min(BLOCK, left) if np.isfinite(seconds) else left
-            _uct(self.trees, *self.roots, block, self.random, self.rule, KO[rules.ko], rules.moves, rules.komi)
-            if time.monotonic() >= ends or rules.over(self.roots)[0]:
+            some = min(block, left) if np.isfinite(seconds) else left
+            _uct(self.trees, *self.roots, some, self.random, self.rule, KO[rules.ko], rules.moves, rules.komi)
+            took, begun = time.monotonic() - begun, time.monotonic()
+            # the next, up to twice as many, must not end too late
+            if begun + took * min(2.0, BLOCK / block) >= ends or rules.over(self.roots)[0]:
                 return
+            block = min(2 * block, BLOCK)
 
     def play(self, actions: np.ndarray) -> None:
         """Play an action `[1]` at the root and keep what is known of where it leads."""
