@@ -5,6 +5,7 @@ touches stones of one colour only, so that who passes leaves nothing open. Dead 
 counted as its board stands, by rules that everybody can repeat.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -78,7 +79,8 @@ def record(rules: Go, moves: np.ndarray, length: np.ndarray, winner: np.ndarray)
     """Games of moves `[G, T]`, of which the first length `[G]` count, and winner `[G]`: 1 black, −1 white, 0 none."""
     count = len(length)
     ranks = np.zeros(count, np.int8)
-    keys = [hash(moves[g, : length[g]].tobytes()) & (2**64 - 1) for g in range(count)]
+    # the split by game comes from these: not from Python's hash, which differs between processes
+    digests = [hashlib.blake2b(moves[g, : length[g]].tobytes(), digest_size=8).digest() for g in range(count)]
     return Games(
         size=rules.size,
         moves=moves[np.arange(moves.shape[1]) < length[:, None]].astype(np.uint16),
@@ -91,7 +93,7 @@ def record(rules: Go, moves: np.ndarray, length: np.ndarray, winner: np.ndarray)
         black_rank=ranks,
         white_rank=ranks,
         setup=np.zeros(0, np.uint16),
-        key=np.array(keys, np.uint64),
+        key=np.array([int.from_bytes(digest, "little") for digest in digests], np.uint64),
         sources=(),
         skipped={},
     )
