@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any, Self
@@ -110,6 +111,7 @@ class Run:
         self._temporary: str | None = None
         self._spent = (0.0, 0.0)  # CPU and wall seconds before the clock was started
         self._clock: tuple[float, float] | None = (cpu_seconds(), time.monotonic())
+        import_module("rich.style")  # draws from Python's random then, and scikit-learn does it in the midst of a run
         # streams that differ, so that initial weights, sampled noise and evaluation never share numbers
         seeds = [int(n) for n in np.random.SeedSequence([seed, stream]).generate_state(4)]
         torch.manual_seed(seeds[0])
