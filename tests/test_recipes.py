@@ -1,8 +1,10 @@
 """Every recipe keeps the promises of a run: it works, it repeats, it goes on after any kill unharmed."""
 
+import functools
 import json
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,20 @@ def command(name: str, folder: Path | str) -> list[str]:
     return ["train", f"{name}:tiny", "--run", str(folder), "--quiet", "--log-every", "4"]
 
 
+@pytest.fixture(scope="module")
+def whole(launch: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a recipe's run that nothing interrupted, made once in a process of its own."""
+
+    @functools.cache
+    def train(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("whole") / name
+        job = launch(command(name, folder), folder.parent)
+        assert job.wait() == 0, job.text
+        return folder
+
+    return train
+
+
 @every_recipe
 def test_train_evaluate_watch_table(name: str, toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", f"{name}:tiny"]) == 0
@@ -69,28 +85,27 @@ def test_train_evaluate_watch_table(name: str, toy: Path, capsys: pytest.Capture
 
 
 @every_recipe
-def test_same_command_twice_gives_the_same_metrics(name: str, toy: Path) -> None:
-    for folder in ("a", "b"):
-        assert main(command(name, folder)) == 0
-    first, second = ((toy / folder / "metrics.jsonl").read_bytes() for folder in ("a", "b"))
+def test_same_command_twice_gives_the_same_metrics(name: str, toy: Path, whole: Callable[[str], Path]) -> None:
+    assert main(command(name, "a")) == 0
+    first, second = ((folder / "metrics.jsonl").read_bytes() for folder in (toy / "a", whole(name)))
     assert first == second and first.count(b"\n") >= 1
-    assert_same(final(toy / "a"), final(toy / "b"))
+    assert_same(final(toy / "a"), final(whole(name)))
 
 
 @every_recipe
-def test_another_seed_gives_other_states(name: str, toy: Path) -> None:
-    assert main(command(name, "a")) == 0
+def test_another_seed_gives_other_states(name: str, toy: Path, whole: Callable[[str], Path]) -> None:
     assert main([*command(name, "b"), "--seed", "1"]) == 0
-    one, other = final(toy / "a")["random"]["generator"], final(toy / "b")["random"]["generator"]
+    one, other = (final(folder)["random"]["generator"] for folder in (whole(name), toy / "b"))
     assert not torch.equal(one, other)
 
 
 @every_recipe
-def test_killed_and_resumed_equals_uninterrupted(name: str, toy: Path, launch: Launcher) -> None:
-    whole, killed = toy / "whole", toy / "killed"
+def test_killed_and_resumed_equals_uninterrupted(
+    name: str, toy: Path, launch: Launcher, whole: Callable[[str], Path]
+) -> None:
+    killed = toy / "killed"
     # checkpoints after every update here and none but the last there: when it saves must not matter either
-    assert launch(command(name, whole), toy).wait() == 0
-    total = steps(whole)[-1]
+    total = steps(whole(name))[-1]
     rng = random.Random(name)
     hits = 0
     for _ in range(5 if name == "toy" else 3):
@@ -102,14 +117,15 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, toy: Path, launch: L
     job = launch(command(name, killed), toy, killed, {"VOLITION_SAVE_UPDATES": "7"})
     assert job.wait() == 0, job.text
     assert hits or total < 5, "no kill came in time"
-    assert_same(final(whole), final(killed))
-    assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
+    assert_same(final(whole(name)), final(killed))
+    assert (whole(name) / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
 
 
 @every_recipe
-def test_ctrl_c_saves_and_says_how_to_go_on(name: str, toy: Path, launch: Launcher) -> None:
-    assert launch(command(name, toy / "whole"), toy).wait() == 0
-    total = steps(toy / "whole")[-1]
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    name: str, toy: Path, launch: Launcher, whole: Callable[[str], Path]
+) -> None:
+    total = steps(whole(name))[-1]
     for number in (signal.SIGINT, signal.SIGTERM) if name == "toy" else (signal.SIGINT,):
         folder = toy / f"stopped-{number}"
         job = launch(command(name, folder), toy, folder, {"VOLITION_SAVE_UPDATES": "1"})
@@ -123,7 +139,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(name: str, toy: Path, launch: Launch
         else:  # it was done before the signal came
             assert status in (0, -number) and total < 40, job.text
         assert launch(command(name, folder), toy).wait() == 0
-        assert_same(final(toy / "whole"), final(folder))
+        assert_same(final(whole(name)), final(folder))
 
 
 def test_a_finished_run_trains_nothing(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
