@@ -165,7 +165,7 @@ def main() -> None:
         probe = Opponent(rules, command(0))
         against = f"Pachi {probe.ask('version')}, {args.playouts} playouts"
         probe.quit()
-    games, until = [], time.monotonic() + 60 * args.minutes
+    games, won, until = [], 0.0, time.monotonic() + 60 * args.minutes
     for g in range(args.games):
         if g % 2 == 0 and time.monotonic() > until:
             break
