@@ -1,20 +1,26 @@
-"""Games between our players and GNU Go over GTP: wins with a 95 % interval, both colours, by two counts.
+"""Games of our players against GNU Go or Pachi over GTP: wins with a 95 % interval, both colours, by two counts.
 
-python benchmarks/go_match.py --run RUN --simulations 800 --level 10 --games 20      a trained network with its search
-python benchmarks/go_match.py --run RUN --simulations 0 …                             its policy alone
-python benchmarks/go_match.py --uct 5000 …                                            UCT with random games
+python benchmarks/go_match.py --simulations 400 --level 10 --games 100              the network that ships
+python benchmarks/go_match.py --run RUN …                                           a trained network with its search
+python benchmarks/go_match.py --simulations 0 …                                     the policy alone
+python benchmarks/go_match.py --uct 5000 …                                          UCT with random games
+python benchmarks/go_match.py --opponent PATH/pachi --playouts 1000 …               against Pachi
 
-GNU Go 3.8 (Debian's package gnugo) plays by area and positional superko. Each pair of games begins with the same four
-random moves, once with either colour. A game ends after two passes, when one resigns, or at 3N² moves; it is counted by
-GNU Go, which takes dead stones off, and as the board stands (Tromp–Taylor). The first is the result.
+GNU Go 3.8 (Debian's package gnugo) and Pachi (no package: Debian's `pachi` is another game) play by area and positional
+superko; Pachi on one thread without network or opening book. Each pair of games begins with the same four random moves,
+once with either colour. A game ends after two passes, when one resigns, or at 3N² moves; it is counted by the opponent,
+which takes dead stones off, and as the board stands (Tromp–Taylor). The first is the result.
 """
 
 import argparse
 import json
 import math
+import os
+import resource
 import shutil
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +28,7 @@ import numpy as np
 from volition import machine
 from volition.applications import alphago
 from volition.applications._go_match import OPENING, opening
-from volition.applications._go_net import Judge, frozen
+from volition.applications._go_net import Judge, frozen, shipped
 from volition.applications._go_player import Player
 from volition.core.ratings import agresti_coull
 from volition.core.search import Search
@@ -32,15 +38,24 @@ from volition.gtp import action_of, vertex
 from volition.run import Run
 
 
-class GnuGo:
-    """GNU Go as a subprocess."""
+def gnugo(level: int, seed: int) -> list[str]:
+    """The command that starts GNU Go."""
+    program = shutil.which("gnugo") or "/usr/games/gnugo"
+    return [program, *f"--mode gtp --level {level} --chinese-rules --positional-superko --seed {seed}".split()]
 
-    def __init__(self, rules: Go, level: int, seed: int) -> None:
-        program = shutil.which("gnugo") or "/usr/games/gnugo"
-        flags = ["--mode", "gtp", "--level", str(level), "--chinese-rules", "--positional-superko", "--seed", str(seed)]
-        self.process = subprocess.Popen([program, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for command in (f"boardsize {rules.size}", "clear_board", f"komi {rules.komi}"):
-            self.ask(command)
+
+def pachi(program: str, playouts: int, seed: int) -> list[str]:
+    """The command that starts Pachi; playouts are those of a move, kept subtrees included."""
+    return [program, *f"-d 0 -s {seed} -r chinese --nodcnn -f {os.devnull} -t ={playouts} threads=1".split()]
+
+
+class Opponent:
+    """A program that speaks GTP, as a subprocess."""
+
+    def __init__(self, rules: Go, command: list[str]) -> None:
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for said in (f"boardsize {rules.size}", "clear_board", f"komi {rules.komi}"):
+            self.ask(said)
 
     def ask(self, command: str) -> str:
         """The answer to a command."""
@@ -51,28 +66,37 @@ class GnuGo:
         while (line := self.process.stdout.readline()).strip() or not lines:
             lines.append(line.strip())
         if not lines[0].startswith("="):
-            raise RuntimeError(f"GNU Go: {command}: {lines}")
+            raise RuntimeError(f"{command}: {lines}")
         return "\n".join(lines)[1:].strip()
 
+    def quit(self) -> float:
+        """End it; the CPU-seconds that it took."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.ask("quit")
+        self.process.wait()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-def one_game(player: Player, rules: Go, level: int, seed: int, colour: int, policy: bool) -> dict[str, float]:
-    """A game in which we have a colour: points for us by either count, moves, and our seconds a move."""
-    foe, names = GnuGo(rules, level, seed), {go.BLACK: "b", go.WHITE: "w"}
+
+def one_game(player: Player, rules: Go, foe: Opponent, seed: int, colour: int, policy: bool) -> dict[str, float]:
+    """A game in which we have a colour: points for us by either count, moves, and CPU-seconds a move of each side."""
+    names = {go.BLACK: "b", go.WHITE: "w"}
     player.clear(rules)
-    begin, mine, spent, turn, resigned = opening(rules, seed // 2), 0, 0.0, go.BLACK, 0
+    begin, mine, theirs, spent, turn, resigned = opening(rules, seed // 2), 0, 0, 0.0, go.BLACK, 0
     while not rules.over(player.positions)[0]:
         if len(player.played) < OPENING:
             start = begin[len(player.played)]
             foe.ask(f"play {names[turn]} {vertex(start, rules.size)}")
             action: int | None = start
         elif turn == colour:
-            t = time.perf_counter()
+            t = time.process_time()
             action = best_of_policy(player) if policy else player.choose(turn)
-            spent, mine = spent + time.perf_counter() - t, mine + 1
+            spent, mine = spent + time.process_time() - t, mine + 1
             if action is not None:
                 foe.ask(f"play {names[turn]} {vertex(action, rules.size)}")
         else:
             said = foe.ask(f"genmove {names[turn]}")
+            theirs += 1
             action = None if said.lower() == "resign" else action_of(said, rules.size)
         if action is None:
             resigned = turn
@@ -86,9 +110,14 @@ def one_game(player: Player, rules: Go, level: int, seed: int, colour: int, poli
     else:
         said = foe.ask("final_score")
         counted = 0.0 if said == "0" else sign * (1 if said[0] == "B" else -1) * float(said[2:])
-    foe.ask("quit")
-    seconds = spent / max(mine, 1)
-    return {"counted": counted, "board": board, "moves": len(player.played), "seconds": seconds, "ended": not resigned}
+    return {
+        "counted": counted,
+        "board": board,
+        "moves": len(player.played),
+        "seconds": spent / max(mine, 1),
+        "opponents_seconds": foe.quit() / max(theirs, 1),
+        "ended": not resigned,
+    }
 
 
 def best_of_policy(player: Player) -> int:
@@ -101,13 +130,16 @@ def best_of_policy(player: Player) -> int:
 def main() -> None:
     """Play and write one line of results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="run folder of alphago")
+    parser.add_argument("--run", type=Path, help="run folder of alphago; else the network that ships")
     parser.add_argument("--stage", default="value", help="whose network: supervised, reinforce or value (the last)")
     parser.add_argument("--simulations", type=int, default=800, help="per move; 0 is the policy alone")
     parser.add_argument("--seconds", type=float, default=math.inf, help="most seconds a move")
     parser.add_argument("--uct", type=int, default=0, help="simulations of UCT instead of a network")
+    parser.add_argument("--opponent", default="gnugo", help="gnugo, or the path of a Pachi")
     parser.add_argument("--level", type=int, default=10, help="of GNU Go")
+    parser.add_argument("--playouts", type=int, default=1000, help="of Pachi per move")
     parser.add_argument("--games", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no pair of games begins after these")
     parser.add_argument("--komi", type=float, default=7.0)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/go_match.jsonl"))
     args = parser.parse_args()
@@ -115,17 +147,30 @@ def main() -> None:
         rules, evaluate, search, name = Go(9, args.komi), None, Search(simulations=args.uct), f"uct {args.uct}"
         stage = None
     else:
-        run = Run.open(args.run, alphago.Config)
-        rules = Go(run.config.size, args.komi)
-        evaluate = Judge(frozen(alphago.trained(run, args.stage)), rules.size)
+        if args.run:
+            run = Run.open(args.run, alphago.Config)
+            net, size = alphago.trained(run, args.stage), run.config.size
+        else:
+            net, settings = shipped()
+            size = settings["size"]
+        rules = Go(size, args.komi)
+        evaluate = Judge(frozen(net), size)
         search = Search(simulations=max(args.simulations, 1))
         name = f"network {args.simulations}" if args.simulations else "policy"
         stage = args.stage
     player = Player(rules, evaluate, search=search, seconds=args.seconds)
-    games = []
+    against, command = f"GNU Go 3.8 level {args.level}", partial(gnugo, args.level)
+    if args.opponent != "gnugo":
+        command = partial(pachi, args.opponent, args.playouts)
+        probe = Opponent(rules, command(0))
+        against = f"Pachi {probe.ask('version')}, {args.playouts} playouts"
+        probe.quit()
+    games, won, until = [], 0.0, time.monotonic() + 60 * args.minutes
     for g in range(args.games):
+        if g % 2 == 0 and time.monotonic() > until:
+            break
         colour = go.BLACK if g % 2 == 0 else go.WHITE
-        games.append(one_game(player, rules, args.level, 1000 + g, colour, name == "policy"))
+        games.append(one_game(player, rules, Opponent(rules, command(1000 + g)), 1000 + g, colour, name == "policy"))
         won = sum(1.0 if game["counted"] > 0 else 0.5 if game["counted"] == 0 else 0.0 for game in games)
         print(g + 1, won, games[-1], flush=True)
     low, high = agresti_coull(won, len(games))
@@ -133,7 +178,7 @@ def main() -> None:
         "benchmark": "go_match",
         "player": name,
         "stage": stage,
-        "opponent": f"GNU Go 3.8 level {args.level}",
+        "opponent": against,
         "komi": args.komi,
         "games": len(games),
         "wins": won,
@@ -143,7 +188,9 @@ def main() -> None:
         "counts_disagree": sum(
             bool(np.sign(game["counted"]) != np.sign(game["board"])) for game in games if game["ended"]
         ),
-        "seconds_a_move": float(np.mean([game["seconds"] for game in games])),
+        "resigned": sum(not game["ended"] for game in games),
+        "cpu_seconds_a_move": float(np.median([game["seconds"] for game in games])),
+        "opponents_cpu_seconds_a_move": float(np.median([game["opponents_seconds"] for game in games])),
         "moves": float(np.mean([game["moves"] for game in games])),
         **machine.provenance(),
     }
