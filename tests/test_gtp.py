@@ -498,7 +498,9 @@ def test_a_real_pipe_with_noise_and_an_end() -> None:
 
 
 def test_ctrl_c_ends_it_at_once() -> None:
-    with subprocess.Popen(PLAY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # a shell lets what it starts in the background, perhaps these tests, ignore Ctrl-C
+    with subprocess.Popen(PLAY, **pipes, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
         assert process.stdin and process.stdout and process.stderr
         process.stdin.write(b"name\nlz-analyze 1\n")
         process.stdin.flush()
