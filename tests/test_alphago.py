@@ -11,10 +11,10 @@ import torch
 pytest.importorskip("numba")
 
 from volition.applications import alphago
-from volition.applications._actors import actors
+from volition.applications._actors import actors, seeds
 from volition.applications._go_lessons import OwnGames, value_error
+from volition.applications._go_lots import Table, both, duels, first_moves, relays, won_by_first
 from volition.applications._go_net import Judge, Pool, frozen, make_net
-from volition.applications._go_self_play import Table, both, duels, first_moves, relays, seeds, won_by_first
 from volition.applications._go_training import squared_error
 from volition.cli import main
 from volition.envs import go
@@ -91,9 +91,9 @@ def test_the_gradient_of_self_play_is_that_of_all_its_parts() -> None:
         net.zero_grad()
         rng = Fixed()
         parts = [moves.take(part) for part in np.array_split(np.arange(len(moves)), split)]
-        sums.append(np.sum([alphago.backward(config, net, part, rng) for part in parts], 0))
+        sums.append(torch.stack([alphago.backward(config, net, part, rng) for part in parts]).sum(0))
         gradients.append([p.grad.clone() for p in net.parameters()])
-    assert sums[0] == pytest.approx(sums[1], rel=1e-4)
+    torch.testing.assert_close(sums[0], sums[1], rtol=1e-4, atol=0.0)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
@@ -167,6 +167,6 @@ def test_a_run_is_played_against(tmp_path: Path, capsys: pytest.CaptureFixture[s
         action = one.choose(go.BLACK)
         assert action is None or one.legal(go.BLACK)[action]
     assert 20 < sum(asked) <= 40
-    for words in (["--rollouts"], ["--size", "7", "--run", str(folder)]):
+    for words in (["--rollouts"], ["--rollouts", "--uct"], ["--size", "7", "--run", str(folder)]):
         assert main(["play", "go", "--gtp", *words]) == 2
     assert "rollout policy" in (said := capsys.readouterr().err) and "boards of 5" in said

@@ -22,6 +22,8 @@ def player(
     """
     from volition.applications._go_player import Player
 
+    if rollouts and run is None:
+        raise VolitionError("--rollouts needs --run: the network that comes with the package has no rollout policy")
     if uct:
         return Player(rules, seconds=seconds, seed=seed)
     from volition.applications import alphago
@@ -30,8 +32,6 @@ def player(
     from volition.envs.go_rollout import PolicyGames
     from volition.run import Run
 
-    if rollouts and run is None:
-        raise VolitionError("--rollouts needs --run: the network that comes with the package has no rollout policy")
     if run is None:
         net, settings = shipped()
         judge = Judge(frozen(net), settings["size"], seed)

@@ -50,6 +50,11 @@ def actors(play: Callable[[Weights, int], T], workers: int) -> Iterator[Callable
         pool.shutdown(cancel_futures=True)
 
 
+def seeds(rng: np.random.Generator, count: int) -> list[int]:
+    """So many seeds for `play`."""
+    return [int(x) for x in rng.integers(2**62, size=count)]
+
+
 def _begin(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

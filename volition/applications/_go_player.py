@@ -54,15 +54,17 @@ class Player:
         self.judge, self.games, self.seconds, self.only = evaluate, games, seconds, only
         self.search = search or Search(simulations=1_000_000, nodes=60_000)
         self.random = np.array([2 * seed + 1], np.uint64)
+        self.rollout: Rollout | None = None
         # a search and what it is for: kept for its memory
         self._kept: tuple[tuple[object, ...], Forest | Uct] | None = None
         self.clear(rules)
 
     def clear(self, rules: Go) -> None:
         """An empty board."""
+        if self.games and (self.rollout is None or rules != self.rules):
+            self.rollout = self.games(rules)
         self.rules = rules
         self.evaluate = self.judge if self.only in (None, rules.size) else None
-        self.rollout = self.games(rules) if self.games else None
         self.laid: tuple[Sequence[int], Sequence[int], int] | None = None  # stones set up, and whose turn it was
         self.played: list[tuple[int, int]] = []  # colour and action of each move
         self._begin(rules.start(1))

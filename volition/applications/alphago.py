@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from volition.applications._actors import actors
+from volition.applications._actors import actors, seeds
 from volition.applications._go_lessons import OwnGames, accuracy, examples, expert_moves, experts, value_error
+from volition.applications._go_lots import LOT, Table, both, duels, first_moves, relays, won_by_first
 from volition.applications._go_net import Judge, Pool, frozen, make_net
 from volition.applications._go_picture import draw_boards
-from volition.applications._go_self_play import LOT, Table, both, duels, first_moves, relays, seeds, won_by_first
 from volition.applications._go_settings import Reinforce, Rollout, Supervised, Value
 from volition.applications._go_training import begin, descend, dice, draw, look, slow, squared_error
 from volition.core.losses import policy_gradient
@@ -219,7 +219,7 @@ def reinforce(config: Config, run: Stage, sigma: nn.Module) -> nn.Module:
             lessons = [first_moves(games, rules) for games in lots]
             count = sum(map(len, lessons))
             optimizer.zero_grad(set_to_none=True)
-            policy_loss, value_loss = np.sum([backward(config, net, moves, rng) for moves in lessons], 0) / count
+            losses = torch.stack([backward(config, net, moves, rng) for moves in lessons]).sum(0) / count
             for p in net.parameters():
                 p.grad /= count
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -227,16 +227,16 @@ def reinforce(config: Config, run: Stage, sigma: nn.Module) -> nn.Module:
             optimizer.step()
             length = sum(len(games.moves) for games in lots) / stage.games
             won_share = float(np.mean([won_by_first(games) for games in lots]))
-            run.log(update, policy=policy_loss, value=value_loss, won=won_share, moves=length)
+            run.log(update, policy=losses[0], value=losses[1], won=won_share, moves=length)
             if (update + 1) % stage.pool == 0:
                 pool.add(net)
     return net
 
 
-def backward(config: Config, net: nn.Module, moves: Moves, rng: np.random.Generator) -> tuple[float, float]:
-    """Add the gradients of −Σ log p_ρ(a_t|s_t)·(z_t − v(s_t)) and of the weighed Σ (z_t − v(s_t))²; both sums."""
+def backward(config: Config, net: nn.Module, moves: Moves, rng: np.random.Generator) -> Tensor:
+    """Add the gradients of −Σ log p_ρ(a_t|s_t)·(z_t − v(s_t)) and of the weighed Σ (z_t − v(s_t))²; both sums `[2]`."""
     stage, device = config.reinforce, next(net.parameters()).device
-    policy_sum = value_sum = 0.0
+    sums = torch.zeros(2, device=device)
     for part in np.array_split(np.arange(len(moves)), len(moves) // PART + 1):
         turned = rng.integers(8, size=len(part))
         planes, action, won = examples(moves, part, turned, device)
@@ -247,8 +247,8 @@ def backward(config: Config, net: nn.Module, moves: Moves, rng: np.random.Genera
         policy_loss = policy_gradient(log_prob, won - value.detach()).sum()
         value_loss = squared_error(value, won) * len(part)
         (policy_loss + stage.value * value_loss).backward()
-        policy_sum, value_sum = policy_sum + policy_loss.item(), value_sum + value_loss.item()
-    return policy_sum, value_sum
+        sums += torch.stack([policy_loss, value_loss]).detach()
+    return sums
 
 
 def chunks(config: Config) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from volition.applications._actors import Weights, actors
+from volition.applications._actors import Weights, actors, seeds
 from volition.applications._go_net import frozen
 from volition.applications._zero_board import Board, Eye, Net, board
 from volition.core.gumbel import dirichlet, gumbel
@@ -172,9 +172,7 @@ def train(config: Config, run: Run | None = None) -> nn.Module:
     with actors(partial(games_of, replace(config, workers=0), str(run.device)), config.workers) as play:
         for update in run.loop(config.updates):
             rng = np.random.default_rng(int(torch.randint(2**62, (), generator=run.generator, device=run.device)))
-            lessons = play(
-                net.state_dict(), [int(x) for x in rng.integers(2**62, size=config.games // config.together)]
-            )
+            lessons = play(net.state_dict(), seeds(rng, config.games // config.together))
             for planes, policy, won, _ in lessons:
                 memory.add(planes, policy, won)
             moves = float(np.mean([lesson[3] for lesson in lessons]))

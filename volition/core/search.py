@@ -186,7 +186,7 @@ class Forest:
 
     def restart(self, positions: Positions) -> None:
         """Begin anew at `positions` `[G]` in the same memory."""
-        self.settle()
+        self._away.clear()  # what is still to come back is of trees that are no more
         self.roots.rows[:], self.roots.history[:] = positions.rows, positions.history
         self.trees.used[:] = 0
 

@@ -1,4 +1,4 @@
-"""Games between networks of the stages: what `_actors` has played wherever, from two networks' weights and a seed."""
+"""Lots of games between two networks, from their weights and a seed: what AlphaGo's stages let `_actors` play."""
 
 from dataclasses import dataclass
 
@@ -62,11 +62,6 @@ def first_moves(games: Games, rules: Go) -> Moves:
     """The moves of the first network in `duels`."""
     moves = replay(games, rules)
     return moves.take(np.flatnonzero((moves.whose == 1) == (moves.game % 2 == 0)))
-
-
-def seeds(rng: np.random.Generator, count: int) -> list[int]:
-    """Seeds of so many lots."""
-    return [int(x) for x in rng.integers(2**62, size=count)]
 
 
 def relays(table: Table, latest: int, weights: Weights, seed: int) -> tuple[Games, np.ndarray]:
