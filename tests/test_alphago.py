@@ -1,5 +1,6 @@
 """AlphaGo's stages: the pool, the gradient of self-play, and that a value network learns who wins."""
 
+import io
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -153,7 +154,9 @@ def test_settings_that_cannot_be(change, what: str) -> None:
         replace(TINY, **change)
 
 
-def test_a_run_is_played_against(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_played_against(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "run"
     assert main(["train", "alphago:tiny", "--quiet", "--run", str(folder)]) == 0
     plain, mixed = (player(folder, Go(5, 0.5), 60.0, 0, rollouts=rollouts) for rollouts in (False, True))
@@ -167,6 +170,9 @@ def test_a_run_is_played_against(tmp_path: Path, capsys: pytest.CaptureFixture[s
         action = one.choose(go.BLACK)
         assert action is None or one.legal(go.BLACK)[action]
     assert 20 < sum(asked) <= 40
+    monkeypatch.setattr("sys.stdin", io.StringIO("showboard\nquit\n"))  # the board is the network's
+    assert main(["play", "go", "--gtp", "--seconds", "0.01", "--run", str(folder)]) == 0
+    assert "E" in (board := capsys.readouterr().out) and "F" not in board
     for words in (["--rollouts"], ["--rollouts", "--uct"], ["--size", "7", "--run", str(folder)]):
         assert main(["play", "go", "--gtp", *words]) == 2
     assert "rollout policy" in (said := capsys.readouterr().err) and "boards of 5" in said

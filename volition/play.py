@@ -1,6 +1,7 @@
 """`volition play` and `volition serve`: people and programs play against what was trained."""
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,16 +51,15 @@ def player(
     return Player(rules, judge, lambda rules: PolicyGames(rules, policy, seed), search, seconds, seed)
 
 
-def _parser(command: str, what: str, example: str, size: int | None) -> Parser:
-    """What both commands ask for; size is the default."""
+def _parser(command: str, what: str, example: str) -> Parser:
+    """What both commands ask for."""
     parser = Parser(command, what, example)
     network = parser.add_mutually_exclusive_group()
     network.add_argument("--run", metavar="DIR", type=Path, help="run folder of alphago (default: a network for 9×9)")
     network.add_argument("--uct", action="store_true", help="no network: random games")
     parser.add_argument("--rollouts", action="store_true", help="also play games by the run's rollout policy (λ ½)")
     parser.add_argument("--seconds", type=float, default=3.0, help="most seconds a move (default 3)")
-    board = "default 9" if size else "default 9, or the network's"
-    parser.add_argument("--size", type=int, default=size, help=f"of the board at the start ({board})")
+    parser.add_argument("--size", type=int, help="of the board at the start (default 9, or the network's)")
     parser.add_argument("--komi", type=float, default=7.0, help="at the start (default 7)")
     parser.add_argument("--seed", type=int, default=0, help="of its random numbers")
     return parser
@@ -73,7 +73,6 @@ def play(words: list[str]) -> None:
         "referees ask for. It searches with the network of a run, or on 9×9 with one that comes with the package; on\n"
         "other boards, or with --uct, by random games.",
         "volition play go --gtp --run runs/alphago-laptop-0 --seconds 1",
-        9,
     )
     parser.add_argument("game", choices=["go"], help="what to play")
     parser.add_argument("--gtp", action="store_true", help="speak GTP (volition serve is a board in the browser)")
@@ -82,11 +81,10 @@ def play(words: list[str]) -> None:
         raise VolitionError("volition play go speaks GTP only: add --gtp, or play in a browser with volition serve")
     if args.seconds <= 0:
         raise VolitionError(f"--seconds {args.seconds:g}: it must be more than 0")
-    from volition.envs.go_game import Go
     from volition.gtp import Engine
 
-    made = player(args.run, Go(args.size, args.komi), args.seconds, args.seed, args.uct, args.rollouts)
-    engine = Engine(made) if args.run is None else Engine(made, {args.size})
+    made = player(args.run, _rules(args), args.seconds, args.seed, args.uct, args.rollouts)
+    engine = Engine(made) if args.run is None else Engine(made, {made.rules.size})
     engine.warm()
     engine.serve(sys.stdin, sys.stdout)
 
@@ -99,7 +97,6 @@ def serve(words: list[str]) -> None:
         "on other boards, or with --uct, random games play. What it thinks is drawn on the board. Without --host only\n"
         "this machine can reach it. There are no accounts: whoever reaches the page can let it think.",
         "volition serve --run runs/alphago-laptop-0 --seconds 1",
-        None,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port (8000)")
@@ -112,25 +109,25 @@ def serve(words: list[str]) -> None:
     except ModuleNotFoundError as error:
         raise VolitionError(f"the board needs {error.name}: pip install 'volition[go,web]'") from None
     from volition.envs import go
-    from volition.envs.go_game import Go
 
     if not 0 < args.seconds <= LONGEST:
         raise VolitionError(f"--seconds {args.seconds:g}: it must be more than 0 and at most {LONGEST:g}")
     if not abs(args.komi) <= MOST_KOMI:
         raise VolitionError(f"--komi {args.komi:g}: it must be from -{MOST_KOMI:g} to {MOST_KOMI:g}")
-    size = args.size if args.size is not None else _size(args.run)
-    made = player(args.run, Go(size, args.komi), args.seconds, args.seed, args.uct, args.rollouts)
-    sizes = set(range(2, go.LARGEST + 1)) if args.run is None else {size}
+    made = player(args.run, _rules(args), args.seconds, args.seed, args.uct, args.rollouts)
+    sizes = set(range(2, go.LARGEST + 1)) if args.run is None else {made.rules.size}
     name = "UCT" if args.uct else "Volition" if args.run is None else args.run.resolve().name
     opponent = Opponent(made, sizes, args.seconds, name)
     opponent.warm()
     listen(create(opponent), args.host, args.port, "board")
 
 
-def _size(run: Path | None) -> int:
-    """The board that a run was trained on; 9 without one."""
-    if run is None:
-        return 9
+def _rules(args: Namespace) -> "Go":
+    """The rules at the start; without a size on the board that the run was trained on, else on 9×9."""
+    from volition.envs.go_game import Go
     from volition.folder import read_config
 
-    return read_config(run)["config"].get("size", 9)
+    size = args.size
+    if size is None:
+        size = read_config(args.run)["config"].get("size", 9) if args.run else 9
+    return Go(size, args.komi)
