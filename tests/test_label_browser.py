@@ -82,10 +82,16 @@ def page(request: pytest.FixtureRequest, browser: Any, server: Server, store: St
     page.goto(f"http://127.0.0.1:{server.port}")
     page.fill("#token", people.invite(store, "ann"))
     page.click("button.main")
-    page.wait_for_selector("#list")
+    arrived(page, "#list")
     yield page
     context.close()
     assert wrong == []
+
+
+def arrived(page: Any, sign: str) -> None:
+    """Wait for the next page: a deferred script runs after what it acts on can be seen, and keys before it are lost."""
+    page.wait_for_selector(sign)
+    page.wait_for_load_state()
 
 
 def order(page: Any) -> list[tuple[str, str]]:
@@ -136,7 +142,7 @@ def drag(page: Any, letter: str, above: Any) -> None:
 
 def submit(page: Any) -> None:
     page.keyboard.press("Control+Enter")
-    page.wait_for_selector("#mine:text-is('1')")
+    arrived(page, "#mine:text-is('1')")
 
 
 def test_rank_by_drag(page: Any, store: Store) -> None:
