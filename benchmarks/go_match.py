@@ -131,7 +131,7 @@ def main() -> None:
     """Play and write one line of results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="run folder of alphago; else the network that ships")
-    parser.add_argument("--stage", default="value", help="whose network: supervised, reinforce or value (the last)")
+    parser.add_argument("--stage", default="", help="whose network: supervised, reinforce or value (default: the last)")
     parser.add_argument("--simulations", type=int, default=800, help="per move; 0 is the policy alone")
     parser.add_argument("--seconds", type=float, default=math.inf, help="most seconds a move")
     parser.add_argument("--uct", type=int, default=0, help="simulations of UCT instead of a network")
@@ -149,15 +149,15 @@ def main() -> None:
     else:
         if args.run:
             run = Run.open(args.run, alphago.Config)
-            net, size = alphago.trained(run, args.stage), run.config.size
+            stage = args.stage or run.config.searched
+            net, size = alphago.trained(run, stage), run.config.size
         else:
             net, settings = shipped()
-            size = settings["size"]
+            stage, size = "value", settings["size"]
         rules = Go(size, args.komi)
         evaluate = Judge(frozen(net), size)
         search = Search(simulations=max(args.simulations, 1))
         name = f"network {args.simulations}" if args.simulations else "policy"
-        stage = args.stage
     player = Player(rules, evaluate, search=search, seconds=args.seconds)
     against, command = f"GNU Go 3.8 level {args.level}", partial(gnugo, args.level)
     if args.opponent != "gnugo":
@@ -178,6 +178,7 @@ def main() -> None:
         "benchmark": "go_match",
         "player": name,
         "stage": stage,
+        "size": rules.size,
         "opponent": against,
         "komi": args.komi,
         "games": len(games),

@@ -16,21 +16,20 @@ from volition.envs.go_replay import Moves, replay
 from volition.envs.go_selfplay import record
 from volition.run import Run
 
-OGS = "ogs9_dan"
+DATA_SETS = {9: "ogs9_dan", 19: "kgs19"}  # by the board's size
 CHUNK = 1_024  # positions per call when measuring
 
 
 def experts(path: str, rules: Go, rank: int, made: int, simulations: int, run: Run) -> tuple[Games, int]:
     """Games to imitate and from which rank on: one's own, those of the data folder, or what UCT plays by itself."""
-    file = Path(path)
+    files, name = [Path(path)], DATA_SETS.get(rules.size, "")
     if not path:
-        found = catalog.find(OGS, run.data) if rules.size == 9 else {}
-        if not found:
+        files = list(catalog.find(name, run.data).values()) if name else []
+        if not files:
             run.dataset = "games of UCT"
             return uct_games(rules, made, simulations), -99
-        (file,) = found.values()
-    run.dataset = file.name
-    return go_games.load(file, rules.size, min_moves=10), rank
+    run.dataset = files[0].name if len(files) == 1 else name
+    return go_games.load(files, rules.size, min_moves=10), rank
 
 
 def expert_moves(games: Games, rank: int, held: float) -> dict[str, Moves]:

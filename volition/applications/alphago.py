@@ -41,6 +41,8 @@ from volition.run import Run
 from volition.stage import Stage
 
 WATCHED = 200  # simulations a move of the game that `watch` draws
+STAGES = ("supervised", "rollout", "reinforce", "games", "value")
+MEASURED = 50_000  # moves at most that accuracy is measured on
 MATCH = 400  # games between p_ρ and p_σ when measuring
 PART = 512  # positions of a self-play gradient in memory at a time
 
@@ -48,7 +50,7 @@ PART = 512  # positions of a self-play gradient in memory at a time
 @dataclass(frozen=True)
 class Config:
     games: str = ""
-    """SGF file, archive or folder of expert games; else the OGS games of the data folder."""
+    """SGF file, archive or folder of expert games; else those of the data folder, OGS's on 9×9, KGS's on 19×19."""
     size: int = 9
     """Side of the board."""
     komi: float = 7.0
@@ -59,6 +61,8 @@ class Config:
     """Channels of each."""
     layers: int = 0
     """Layers of the paper's plain networks, policy and value apart (13 there); 0 is one residual network with both."""
+    stages: int = 5
+    """Stages to go through; 1 or 2 imitate only, and the value is that of experts' games."""
     supervised: Supervised = field(default_factory=Supervised)
     """Stage 1."""
     rollout: Rollout = field(default_factory=Rollout)
@@ -101,6 +105,8 @@ class Config:
         for name, count in {"reinforce.games": self.reinforce.games, "value.together": self.value.together}.items():
             if count > LOT and count % LOT:
                 raise VolitionError(f"{name} is {count}; it must be at most {LOT} or a multiple of that")
+        if not 1 <= self.stages <= len(STAGES):
+            raise VolitionError(f"stages is {self.stages}; it must be 1 to {len(STAGES)}")
         if self.workers < 0:
             raise VolitionError(f"workers is {self.workers}; it must be 0 or more")
         if self.layers and self.layers < 3:
@@ -115,6 +121,11 @@ class Config:
     def rules(self) -> Go:
         """The rules of the games that it plays."""
         return Go(self.size, self.komi)
+
+    @property
+    def searched(self) -> str:
+        """The stage whose network a search takes: `value`, or `supervised` for runs that end before."""
+        return "value" if self.stages == len(STAGES) else "supervised"
 
     @property
     def net(self) -> dict[str, int]:
@@ -136,6 +147,14 @@ VARIANTS = {
         held=0.1,
     ),
     "laptop": Config(),
+    "kgs": Config(
+        size=19,
+        komi=7.5,
+        blocks=4,
+        stages=2,
+        supervised=Supervised(updates=3_000, batch=128),
+        rollout=Rollout(updates=60),
+    ),
     "paper": Config(
         size=19,
         komi=7.5,
@@ -159,18 +178,25 @@ PAPER = {
 
 
 def train(config: Config, run: Run | None = None) -> nn.Module:
-    """All stages in order; the network of the last, policy p_σ and value v_θ."""
+    """The stages in order; the network to search with, policy p_σ and the last value."""
     run = run or Run()
     games, rank = experts(config.games, config.rules, config.supervised.rank, config.made, config.made_simulations, run)
     moves = expert_moves(games, rank, config.held)["train"]
     sigma = imitate(config, Stage(run, "supervised", 0), moves)
     first = config.supervised.updates
-    imitate_fast(config, Stage(run, "rollout", first), moves)
+    if config.stages >= 2:
+        imitate_fast(config, Stage(run, "rollout", first), moves)
     first += config.rollout.updates
+    if config.stages < 3:
+        return sigma
     rho = reinforce(config, Stage(run, "reinforce", first), sigma)
     first += config.reinforce.updates
+    if config.stages < 4:
+        return sigma
     own = play(config, Stage(run, "games", first), sigma, rho)
     first += chunks(config)
+    if config.stages < 5:
+        return sigma
     lessons, _ = own.positions(config.value.held, config.value.whole)
     return learn_value(config, Stage(run, "value", first), sigma, moves, lessons)
 
@@ -303,19 +329,26 @@ def evaluate(config: Config, run: Run) -> dict[str, float]:
     games, rank = experts(config.games, config.rules, config.supervised.rank, config.made, config.made_simulations, run)
     moves = expert_moves(games, rank, config.held)["test"]
     fresh = Judge(frozen(make_net(**config.net), config.bf16), config.size, seed=None)
-    sigma, rho, final = (trained(run, stage) for stage in ("supervised", "reinforce", "value"))
+    sigma = trained(run, "supervised")
     imitator = Judge(frozen(sigma, config.bf16), config.size, seed=None)
-    found = accuracy(imitator, moves) | {"top1_untrained": accuracy(fresh, moves, 20_000)["top1"]}
+    found = accuracy(imitator, moves, MEASURED) | {"top1_untrained": accuracy(fresh, moves, 20_000)["top1"]}
     eight = Judge(frozen(sigma, config.bf16), config.size, ensemble=True)
-    found |= {"top1_eight": accuracy(eight, moves, 20_000)["top1"], "moves": float(len(moves))}
+    found |= {"top1_eight": accuracy(eight, moves, 20_000)["top1"], "moves": float(min(len(moves), MEASURED))}
 
+    if config.stages < 2:
+        return found
     policy = rollout_policy(run)
     positions, action = moves.positions(np.arange(min(len(moves), 20_000)))
     found["top1_rollout"] = 100 * float((policy.probabilities(positions).argmax(1) == action).mean())
 
+    if config.stages < 3:
+        return found
     table = Table(config.rules, config.net, config.bf16, str(run.device), MATCH)
-    found["reinforce_won"] = won_by_first(duels(table, 1.0, both(rho, sigma), run.seed))
+    found["reinforce_won"] = won_by_first(duels(table, 1.0, both(trained(run, "reinforce"), sigma), run.seed))
 
+    if config.stages < 5:
+        return found
+    final = trained(run, "value")
     own = OwnGames(config.rules)
     Stage(run, "games", 0).track(games=own)
     for what, net in (("own", final), ("own_supervised", sigma)):
@@ -329,8 +362,10 @@ def evaluate(config: Config, run: Run) -> dict[str, float]:
     return found | {"top1_final": accuracy(later, moves, 20_000)["top1"]}
 
 
-def trained(run: Run, stage: str = "value") -> nn.Module:
-    """The network of a stage of a run opened for looking: `supervised`, `reinforce`, or the last with p_σ and v_θ."""
+def trained(run: Run, stage: str = "") -> nn.Module:
+    """The network of a stage of a run opened for looking: `supervised`, `reinforce`, `value`, or that of the search."""
+    stage = stage or run.config.searched
+    _passed(run, stage)
     net = make_net(**run.config.net).to(run.device)
     Stage(run, stage, 0).track(net=net)
     return net
@@ -338,9 +373,16 @@ def trained(run: Run, stage: str = "value") -> nn.Module:
 
 def rollout_policy(run: Run) -> RolloutPolicy:
     """p_π of a run opened for looking."""
+    _passed(run, "rollout")
     policy = RolloutPolicy()
     Stage(run, "rollout", 0).track(policy=policy)
     return policy
+
+
+def _passed(run: Run, stage: str) -> None:
+    """A VolitionError where a run ended before a stage."""
+    if STAGES.index(stage) >= run.config.stages:
+        raise VolitionError(f"{run.folder} has no {stage}: it ends with stage {run.config.stages}, see --stages")
 
 
 @torch.no_grad()

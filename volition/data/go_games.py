@@ -10,7 +10,7 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -87,20 +87,22 @@ def rank(text: str) -> int:
     return (min(number, 9) + (9 if kind == "p" else 0)) if number else 0
 
 
-def load(path: str | Path, size: int, min_moves: int = 1) -> Games:
-    """All games on boards of `size` lines in a file, an archive, or a folder with all that is below it.
+def load(path: str | Path | Sequence[Path], size: int, min_moves: int = 1) -> Games:
+    """All games on boards of `size` lines in a file, an archive, a folder with all that is below it, or some of these.
 
     Left out, counted and named are damaged games, those on other boards or of fewer than `min_moves` moves, those whose
     colours do not alternate, those with other stones set up than a handicap's, and all but the first of equal games.
     """
-    path = Path(path)
-    if not path.exists():
-        raise VolitionError(f"{path} is not there: give a file or a folder of Go games ({', '.join(PLAIN + ARCHIVES)})")
+    paths = [Path(path)] if isinstance(path, str | Path) else list(path)
+    for path in paths:
+        if not path.exists():
+            kinds = ", ".join(PLAIN + ARCHIVES)
+            raise VolitionError(f"{path} is not there: give a file or a folder of Go games ({kinds})")
     moves, setup, rows = bytearray(), bytearray(), []
     known: set[bytes] = set()
     sources: list[tuple[str, int]] = []
     skipped: dict[str, list[str]] = {}
-    for file in files(path):
+    for file in (file for path in paths for file in files(path)):
         before = len(rows)
         for name, game in _records(file):
             if isinstance(game, VolitionError):
@@ -134,8 +136,9 @@ def load(path: str | Path, size: int, min_moves: int = 1) -> Games:
         sources.append((str(file), len(rows) - before))
     if not rows:
         what = "; ".join(f"{len(names)} {reason}, such as {names[0]}" for reason, names in skipped.items())
+        places = ", ".join(map(str, paths))
         raise VolitionError(
-            f"{path} holds no game on {size}×{size} to learn from ({what or 'no file of games'}): "
+            f"{places} holds no game on {size}×{size} to learn from ({what or 'no file of games'}): "
             f"give SGF files of that size ({', '.join(PLAIN + ARCHIVES)})"
         )
     types = (np.int64, np.int8, np.int8, np.uint8, np.float32, np.uint8, np.int8, np.int8, np.uint64)
