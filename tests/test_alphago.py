@@ -1,6 +1,7 @@
 """AlphaGo's stages: the pool, the gradient of self-play, and that a value network learns who wins."""
 
 import io
+import tarfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,12 @@ pytest.importorskip("numba")
 
 from volition.applications import alphago
 from volition.applications._actors import actors, seeds
-from volition.applications._go_lessons import OwnGames, value_error
+from volition.applications._go_lessons import OwnGames, experts, value_error
 from volition.applications._go_lots import Table, both, duels, first_moves, relays, won_by_first
 from volition.applications._go_net import Judge, Pool, frozen, make_net
 from volition.applications._go_training import squared_error
 from volition.cli import main
+from volition.data import catalog
 from volition.envs import go
 from volition.envs.go_game import Go
 from volition.envs.go_selfplay import any_move, play_games
@@ -147,11 +149,62 @@ def test_the_papers_networks() -> None:
         ({"rollout": replace(TINY.rollout, positions=0)}, "rollout.positions is 0"),
         ({"reinforce": replace(TINY.reinforce, games=100)}, "reinforce.games is 100; .* a multiple"),
         ({"workers": -1}, "workers is -1"),
+        ({"stages": 0}, "stages is 0; it must be 1 to 5"),
+        ({"stages": 6}, "stages is 6"),
     ],
 )
 def test_settings_that_cannot_be(change, what: str) -> None:
     with pytest.raises(VolitionError, match=what):
         replace(TINY, **change)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3, 4])
+def test_a_run_ends_after_some_stages(
+    stages: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, said = tmp_path / "run", []
+    assert main(["train", "alphago:tiny", "--stages", str(stages), "--quiet", "--run", str(folder)]) == 0
+
+    def opened() -> Run:
+        return Run.open(folder, alphago.Config)
+
+    weights = [alphago.trained(opened(), stage).state_dict() for stage in ("", "supervised")]
+    assert all(torch.equal(weights[0][name], w) for name, w in weights[1].items())  # the one with a value
+    for stage in alphago.STAGES[stages:]:
+        with pytest.raises(VolitionError, match=f"no {stage}: it ends with stage {stages}, see --stages"):
+            alphago.trained(opened(), stage)
+    run = opened()
+    found = alphago.evaluate(run.config, run)
+    assert run.step == [20, 22, 26, 28][stages - 1]
+    assert ("top1_rollout" in found, "reinforce_won" in found) == (stages >= 2, stages >= 3)
+    assert "top1" in found and "top1_final" not in found
+    command = ["play", "go", "--gtp", "--seconds", "0.01", "--run", str(folder)]
+    for words in ([], ["--rollouts"]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("quit\n"))
+        said.append(main([*command, *words]))
+    assert said == [0, 0 if stages >= 2 else 2] and ("no rollout" in capsys.readouterr().err) == (stages < 2)
+
+
+def test_games_of_the_data_folder_are_found_by_the_boards_size(tmp_path: Path) -> None:
+    rng, run = np.random.default_rng(0), Run(seed=0, data=tmp_path)
+    names = [file.name for entry in catalog.CATALOG if entry.name == "kgs19" for file in entry.files]
+    for k, name in enumerate(names):
+        path = tmp_path / "sgf/19x19/kgs_6d" / f"{name}.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        points = [
+            f";{'BW'[i % 2]}[{chr(97 + p // 19)}{chr(97 + p % 19)}]" for i, p in enumerate(rng.permutation(361)[:20])
+        ]
+        text = f"(;GM[1]SZ[19]BR[6d]WR[7d]RE[B+R]{''.join(points)})".encode()
+        with tarfile.open(path, "w:gz") as packed:
+            info = tarfile.TarInfo(f"{k}.sgf")
+            info.size = len(text)
+            packed.addfile(info, io.BytesIO(text))
+    games, rank = experts("", Go(19, 7.5), 1, 4, 4, run)
+    assert (len(games), rank, run.dataset) == (4, 1, "kgs19") and len(games.sources) == 4
+    games, rank = experts("", Go(9, 7.0), 1, 4, 4, run)
+    assert (len(games), rank, run.dataset) == (4, -99, "games of UCT")
+    with pytest.raises(VolitionError, match="is not there"):
+        experts(str(tmp_path / "nothing.sgf"), Go(19, 7.5), 1, 4, 4, run)
 
 
 def test_a_run_is_played_against(
