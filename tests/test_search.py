@@ -110,6 +110,28 @@ def test_sums_hold_in_every_node(batch: int, ahead: int) -> None:
                     assert trees.value_sum[g, e] == pytest.approx(-trees.value_sum[g, below].sum(), abs=1e-3)
 
 
+def test_edges_are_tried_from_the_largest_prior_on() -> None:
+    def evaluate(positions: Positions) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(int(np.abs(positions.rows).sum()))
+        return 2 * rng.standard_normal((len(positions.rows), 7)).astype(np.float32), np.zeros(len(positions.rows))
+
+    forest = Forest(CONNECT_FOUR, CONNECT_FOUR.start(2), Search(simulations=300), evaluate)
+    some = 0
+    for _ in range(3):
+        forest.run()
+        trees = forest.trees
+        for g in range(2):
+            for node in range(trees.used[g, 0]):
+                first, seen, count = trees.first[g, node], trees.seen[g, node], trees.count[g, node]
+                prior, visits = trees.prior[g, first : first + count], trees.visits[g, first : first + count]
+                assert (np.diff(prior[:seen]) <= 0).all() and (visits[:seen] > 0).all() and (visits[seen:] == 0).all()
+                assert seen == count or prior[seen] == prior[seen:].max() <= prior[:seen].min(initial=1.0)
+                assert len(set(trees.action[g, first : first + count])) == count
+                some += 0 < seen < count - 1
+        forest.play(forest.visits().argmax(1))
+    assert some > 100
+
+
 def test_a_subtree_is_kept_whole() -> None:
     forest = Forest(CONNECT_FOUR, CONNECT_FOUR.start(2), Search(simulations=400), flat(CONNECT_FOUR))
     forest.run()

@@ -28,8 +28,8 @@ def batch_of(
 ) -> Tensor:
     """Planes `[K, count, N, N]`, channels last, boards turned by symmetries `[K]` of 0 … 7; 18 are the small ones."""
     bits = small_planes(positions, turned) if count == SMALL else planes(positions, count, symmetry=turned)
-    # bytes are turned into numbers before they are moved about: that is twice as fast as both at once
-    return torch.from_numpy(bits).to(device).to(dtype).contiguous(memory_format=torch.channels_last)
+    # bytes are turned into numbers before they are moved about: that is faster than both at once
+    return torch.from_numpy(bits).to(device, dtype).contiguous(memory_format=torch.channels_last)
 
 
 def frozen(net: nn.Module, bf16: bool = True) -> nn.Module:

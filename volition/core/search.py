@@ -23,6 +23,7 @@ from volition.core.tree import (
     Rule,
     Trees,
     back_out,
+    bring,
     descend,
     edge_value,
     grow,
@@ -361,10 +362,6 @@ def _set_priors(trees, priors):
         first, count = trees.first[g, 0], trees.count[g, 0]
         if trees.used[g, 0] == 0 or count == 0:
             continue
-        actions = trees.action[g, first : first + count].copy()
-        new = np.empty(count, np.float32)
-        for i in range(count):
-            new[i] = priors[g, actions[i]]
-        order = np.argsort(-new)
-        for i in range(count):
-            trees.action[g, first + i], trees.prior[g, first + i] = actions[order[i]], new[order[i]]
+        for e in range(first, first + count):
+            trees.prior[g, e] = priors[g, trees.action[g, e]]
+        bring(trees, g, 0)

@@ -1,7 +1,8 @@
 """Search trees in flat arrays, many at once, compiled: descend to a leaf, grow it, note what came of it, keep a part.
 
-A tree knows nothing of its game. Node 0 is the root; the edges of a node, one per legal action, lie side by side with
-the largest prior first, so that those descended already are always the first `seen` of them. An edge keeps what
+A tree knows nothing of its game. Node 0 is the root; the edges of a node, one per legal action, lie side by side: first
+the `seen` ones that were descended, then of the others that with the largest prior, which is all that a descent has to
+know of them (most nodes are visited too seldom to be worth sorting their edges). An edge keeps what
 APV-MCTS keeps (Silver et al. 2016, methods): prior P, visits N, the sums of network values W_v over N_v and of rollout
 results W_r over N, and how many descents are under way. All values are from the view of the one who plays the edge.
 """
@@ -110,6 +111,20 @@ def choose(trees, g, node, rule):
 
 
 @jit
+def bring(trees, g, node):
+    """Put the edge with the largest prior of those never descended before the others of them."""
+    to = trees.first[g, node] + trees.seen[g, node]
+    best = to
+    for e in range(to + 1, trees.first[g, node] + trees.count[g, node]):
+        if trees.prior[g, e] > trees.prior[g, best]:
+            best = e
+    if best != to:
+        action, prior = trees.action[g, to], trees.prior[g, to]
+        trees.action[g, to], trees.prior[g, to] = trees.action[g, best], trees.prior[g, best]
+        trees.action[g, best], trees.prior[g, best] = action, prior
+
+
+@jit
 def descend(trees, g, rule, begin, edges, actions):
     """Go down to a leaf, by the root's edge `begin` unless that is −1; (depth, node or LEAF or PENDING).
 
@@ -121,7 +136,9 @@ def descend(trees, g, rule, begin, edges, actions):
         if trees.count[g, node] == 0 or depth == len(edges):
             return depth, node
         e = begin if depth == 0 and begin >= 0 else choose(trees, g, node, rule)
-        trees.seen[g, node] = max(trees.seen[g, node], e - trees.first[g, node] + 1)
+        if e >= trees.first[g, node] + trees.seen[g, node]:
+            trees.seen[g, node] = e - trees.first[g, node] + 1
+            bring(trees, g, node)
         trees.flight[g, e] += 1
         edges[depth], actions[depth] = e, trees.action[g, e]
         depth += 1
@@ -175,23 +192,22 @@ def grow(trees, g, edge, logits, legal, temperature, ended):
         trees.child[g, edge] = node
     if count == 0:
         return node
-    chosen, scores = np.empty(count, np.int16), np.empty(count, np.float32)
-    i, top = 0, np.float32(-np.inf)
+    top, total, e = -np.inf, 0.0, first
     for a in range(len(legal)):
         if legal[a]:
-            chosen[i], scores[i] = a, logits[a] / temperature
-            top = max(top, scores[i])
-            i += 1
-    scores = np.exp(scores - top)
-    order = np.argsort(-scores)
-    total = scores.sum()
-    for i in range(count):
-        e = first + i
-        trees.action[g, e] = chosen[order[i]]
-        trees.prior[g, e] = scores[order[i]] / total
+            top = max(top, logits[a])
+    for a in range(len(legal)):
+        if legal[a]:
+            p = np.exp((logits[a] - top) / temperature)
+            trees.action[g, e], trees.prior[g, e] = a, p
+            total += p
+            e += 1
+    for e in range(first, first + count):
+        trees.prior[g, e] /= total
         trees.visits[g, e] = trees.value_visits[g, e] = trees.flight[g, e] = 0
         trees.value_sum[g, e] = trees.rollout_sum[g, e] = 0.0
         trees.child[g, e] = LEAF
+    bring(trees, g, node)
     return node
 
 
