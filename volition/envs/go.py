@@ -237,8 +237,8 @@ def board_key(row, rule):
 @jit
 def repeats(row, p, history, rule):
     """Whether the legal move p brings back a board of `history`, keys of all boards of the game up to now."""
-    if p == PASS or rule == SIMPLE:
-        return False
+    if p == PASS or rule == SIMPLE or row[TAKEN] == 0:
+        return False  # where nothing was ever taken, all boards before lack a stone at p
     w, me = row[SIZE] + 1, row[TURN]
     low, high = row[LOW] ^ ZOBRIST[0, me - 1, p], row[HIGH] ^ ZOBRIST[1, me - 1, p]
     first = second = third = 0  # chains taken already: the fourth neighbour is not before another
@@ -256,8 +256,6 @@ def repeats(row, p, history, rule):
             r = row[at(r, NEXT)]
             if r == h:
                 break
-    if first == 0 and row[TAKEN] == 0:
-        return False  # boards only come back after something was taken
     key = _key(low, high, 3 - me, rule)
     for i in range(len(history) - 1, -1, -1):
         if history[i] == key:
@@ -269,11 +267,11 @@ def repeats(row, p, history, rule):
 def legal_mask(row, history, rule, mask):
     """mask `[N²+1]`: which actions are legal; passing always is."""
     n = row[SIZE]
-    mask[:] = False
     mask[n * n] = True
-    for i in range(row[EMPTIES]):
-        p = row[free_at(row, i)]
-        mask[to_action(n, p)] = legal(row, p) and not repeats(row, p, history, rule)
+    for r in range(n):
+        for c in range(n):
+            p = (r + 1) * (n + 1) + c + 1
+            mask[r * n + c] = legal(row, p) and not repeats(row, p, history, rule)
 
 
 @jit
