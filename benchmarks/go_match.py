@@ -131,7 +131,9 @@ def main() -> None:
     """Play and write one line of results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="run folder of alphago; else the network that ships")
-    parser.add_argument("--stage", default="", help="whose network: supervised, reinforce or value (default: the last)")
+    parser.add_argument(
+        "--stage", default="", choices=["supervised", "reinforce", "value"], help="whose network (default: the last)"
+    )
     parser.add_argument("--simulations", type=int, default=800, help="per move; 0 is the policy alone")
     parser.add_argument("--seconds", type=float, default=math.inf, help="most seconds a move")
     parser.add_argument("--uct", type=int, default=0, help="simulations of UCT instead of a network")
