@@ -227,8 +227,10 @@ def test_who_knows_more_finds_more_and_none_beats_the_bound() -> None:
 def test_all_rows_come_with_as_many_windows_as_they_say() -> None:
     size, boxes = scattered(4)
     found = {
-        name: (counts, best.shape)
-        for name, counts, best in rows.floors(size, boxes, torch.Generator().manual_seed(0), (7, 15), (size, boxes))
+        name: (counts, best().shape)
+        for name, (counts, best) in rows.floors(
+            size, boxes, torch.Generator().manual_seed(0), (7, 15), (size, boxes)
+        ).items()
     }
     assert len(found) == 11 and {"random", "fitted windows", "bound"} <= found.keys()
     assert all(value == ((7, 15), (2, 4, 3)) for value in found.values())

@@ -4,7 +4,7 @@ All of them see only sizes and boxes, so that they can be had without a single p
 object, the IoU of its best window among the first c, `[C, N, M]`; `recall` makes percentages of it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -166,30 +166,37 @@ def floors(
     generator: torch.Generator,
     counts: tuple[int, ...] = COUNTS,
     trained: tuple[Tensor, Tensor] | None = None,
-) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
-    """All rows that need no picture, one after another: name, numbers of windows, best IoU `[C, N, M]` for `recall`.
+) -> dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]]:
+    """All rows that need no picture: name -> numbers of windows, and what finds the best IoU `[C, N, M]` for `recall`.
 
     `trained`, sizes and boxes of the training images, adds the windows fitted to them. A single path has no use for
     more than 63 windows, and beyond that the bound takes too long, as a perfect Q does beyond 31.
     """
-    few = tuple(count for count in counts if count <= 63)
-    yield "random", counts, search(lambda i: at_random(generator), size, boxes, counts)
-    if few:
-        coin = flip(at_random(generator), generator)
-        yield "random path", few, path(lambda i: coin, size, boxes, few)
-    yield "grid", counts, torch.cat([fixed(grid(count), size, boxes, (count,)) for count in counts])
+    few, shallow = (tuple(count for count in counts if count <= most) for most in (63, 31))
+    rows: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {}
+
+    def tree_of(name: str, make: Make) -> None:
+        rows[name] = counts, lambda: search(make, size, boxes, counts)
+
+    def path_of(name: str, make: Make) -> None:
+        rows[name] = few, lambda: path(lambda i: flip(make(i), generator), size, boxes, few)
+
+    def blind(images: Tensor) -> Choose:
+        return at_random(generator)
+
+    tree_of("random", blind)
+    path_of("random path", blind)
+    rows["grid"] = counts, lambda: torch.cat([fixed(grid(count), size, boxes, (count,)) for count in counts])
     if trained:
-        yield "fitted windows", counts, fixed(fitted(*trained, counts[-1]), size, boxes, counts)
+        rows["fitted windows"] = counts, lambda: fixed(fitted(*trained, counts[-1]), size, boxes, counts)
     for name, oracle in (("greedy oracle", greedy), ("IoU oracle", gain), ("coverage oracle", coverage)):
-        make = partial(_for, oracle, size, boxes, generator)
-        yield name, counts, search(make, size, boxes, counts)
-        if few and oracle is greedy:
-            yield f"{name}, path", few, path(lambda i, make=make: flip(make(i), generator), size, boxes, few)
-    if shallow := tuple(count for count in counts if count <= 31):
-        for name, value in (("perfect Q, best", lambda q: q.amax(-1)), ("perfect Q, both", mean_of_both)):
-            yield name, shallow, planned(size, boxes, shallow, 0.9, value, generator)
-    if few:
-        yield "bound", few, bound(size, boxes, few)
+        tree_of(name, make := partial(_for, oracle, size, boxes, generator))
+        if oracle is greedy:
+            path_of(f"{name}, path", make)
+    for name, value in (("perfect Q, best", partial(torch.amax, dim=-1)), ("perfect Q, both", mean_of_both)):
+        rows[name] = shallow, partial(planned, size, boxes, shallow, 0.9, value, generator)
+    rows["bound"] = few, lambda: bound(size, boxes, few)
+    return {name: row for name, row in rows.items() if row[0]}
 
 
 def _for(oracle: Oracle, size: Tensor, boxes: Tensor, generator: torch.Generator, images: Tensor) -> Choose:

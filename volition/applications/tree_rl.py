@@ -304,7 +304,9 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
     rows = [("", counts, search(make, size, boxes, counts))]
     rows.append(("plain", counts, search(plain, size, boxes, counts)))
     rows.append(("path", few, path(lambda i: flip(plain(i), generator), size, boxes, few)))
-    rows += floors(size, boxes, generator, counts, (train.size.to(run.device), train.boxes.to(run.device)))
+    trained = train.size.to(run.device), train.boxes.to(run.device)
+    for name, (widths, best) in floors(size, boxes, generator, counts, trained).items():
+        rows.append((name, widths, best()))
     results: dict[str, float | list[float]] = {}
     for name, widths, best in rows:
         table = recall(best, boxes, images.difficult.to(run.device), widths)
