@@ -3,7 +3,7 @@
     python benchmarks/tree_rows.py --data DIR [--most 63] [--seeds 0 1 2] [--rows random grid …]
 
 DIR holds VOC2007/ as PASCAL's archives have it; pictures are not needed. Lines go to results/benchmarks/. With
-`--most 1023` the oracles take some minutes each, a perfect Q half an hour.
+`--most 1023` an oracle, a perfect Q or the bound takes up to a minute.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from volition.applications._actors import actors, seeds
 from volition.applications._go_lessons import OwnGames, experts, value_error
 from volition.applications._go_lots import Table, both, duels, first_moves, relays, won_by_first
 from volition.applications._go_net import Judge, Pool, frozen, make_net
-from volition.applications._go_training import squared_error
+from volition.applications._go_training import begin, slow, squared_error
 from volition.cli import main
 from volition.data import catalog
 from volition.envs import go
@@ -106,6 +106,15 @@ class Fixed:
 
     def integers(self, high: int, size: int) -> np.ndarray:
         return np.zeros(size, np.int64)
+
+
+def test_what_reads_pooled_relus_learns_slowly() -> None:
+    net, optimizer = begin(make_net(9, 1, 8, 0), Stage(Run(), "supervised", 0), 0.0)
+    slow(optimizer, 50, 0.1, 100, warm_up=1)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rate) == sum(len(group["params"]) for group in optimizer.param_groups)  # each once
+    for name, parameter in net.named_parameters():
+        assert rate[id(parameter)] == pytest.approx(0.05 / 8 if name.startswith("pooled.") else 0.05)
 
 
 def test_unknown_winners_do_not_count() -> None:
