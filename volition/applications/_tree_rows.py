@@ -34,6 +34,8 @@ Make = Callable[[Tensor], Choose]
 """Numbers of images `[n]` -> how to choose their windows' children."""
 Oracle = Callable[[Tensor, Tensor, torch.Generator], Choose]
 """Sizes and objects of n images, and what ties are broken by -> how to choose their windows' children."""
+Rows = dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]]
+"""Name -> numbers of windows, and what finds each object's best IoU `[C, N, M]`."""
 
 
 def search(make: Make, size: Tensor, boxes: Tensor, counts: tuple[int, ...] = COUNTS, *, chunk: int = 64) -> Tensor:
@@ -166,14 +168,14 @@ def floors(
     generator: torch.Generator,
     counts: tuple[int, ...] = COUNTS,
     trained: tuple[Tensor, Tensor] | None = None,
-) -> dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]]:
-    """All rows that need no picture: name -> numbers of windows, and what finds the best IoU `[C, N, M]` for `recall`.
+) -> Rows:
+    """All rows that need no picture; what they find is for `recall`.
 
     `trained`, sizes and boxes of the training images, adds the windows fitted to them. A single path has no use for
     more than 63 windows, and beyond that the bound takes too long, as a perfect Q does beyond 31.
     """
     few, shallow = (tuple(count for count in counts if count <= most) for most in (63, 31))
-    rows: dict[str, tuple[tuple[int, ...], Callable[[], Tensor]]] = {}
+    rows: Rows = {}
 
     def tree_of(name: str, make: Make) -> None:
         rows[name] = counts, lambda: search(make, size, boxes, counts)

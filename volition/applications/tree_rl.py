@@ -305,8 +305,8 @@ def evaluate(config: Config, run: Run) -> dict[str, float | list[float]]:
     rows.append(("plain", counts, search(plain, size, boxes, counts)))
     rows.append(("path", few, path(lambda i: flip(plain(i), generator), size, boxes, few)))
     trained = train.size.to(run.device), train.boxes.to(run.device)
-    for name, (widths, best) in floors(size, boxes, generator, counts, trained).items():
-        rows.append((name, widths, best()))
+    beside = floors(size, boxes, generator, counts, trained)
+    rows += [(name, widths, best()) for name, (widths, best) in beside.items()]
     results: dict[str, float | list[float]] = {}
     for name, widths, best in rows:
         table = recall(best, boxes, images.difficult.to(run.device), widths)
